@@ -1,0 +1,72 @@
+"""WebSockets for gevent and WSGI (RFC 6455, RFC 7692).
+
+This file holds the public names and no logic.
+"""
+
+from __future__ import annotations
+
+# First: it decides which build of the modules below is imported.
+from ._implementation import IMPLEMENTATION
+from .exceptions import (
+    CloseTimeout,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    HeadTooBig,
+    InvalidClose,
+    InvalidFrame,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidMessage,
+    InvalidMethod,
+    InvalidOrigin,
+    InvalidPayload,
+    InvalidState,
+    InvalidStatus,
+    InvalidUpgrade,
+    InvalidURI,
+    InvalidVersion,
+    LocalProtocolError,
+    MessageTooBig,
+    NegotiationError,
+    OpenTimeout,
+    PingTimeout,
+    ProtocolError,
+    RemoteProtocolError,
+    WebSocketError,
+)
+
+__all__ = [
+    "IMPLEMENTATION",
+    "CloseTimeout",
+    "ConcurrencyError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "HeadTooBig",
+    "InvalidClose",
+    "InvalidFrame",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidMessage",
+    "InvalidMethod",
+    "InvalidOrigin",
+    "InvalidPayload",
+    "InvalidState",
+    "InvalidStatus",
+    "InvalidURI",
+    "InvalidUpgrade",
+    "InvalidVersion",
+    "LocalProtocolError",
+    "MessageTooBig",
+    "NegotiationError",
+    "OpenTimeout",
+    "PingTimeout",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "WebSocketError",
+    "__version__",
+]
+
+__version__ = "0.1.0"
