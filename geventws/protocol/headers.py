@@ -154,7 +154,7 @@ class Headers:
         return f"{type(self).__name__}({self.items()!r})"
 
 
-def _elements(values: Iterable[str], name: str) -> Iterator[str]:
+def _elements(values: Iterable[str]) -> Iterator[str]:
     """Give the elements of a comma list that has no quoted strings.
 
     RFC 9110 section 5.6.1: several lines are one list; empty elements are skipped.
@@ -180,7 +180,7 @@ def parse_token_list(values: Iterable[str], name: str = "") -> list[str]:
         InvalidHeader: if an element is not a token.
     """
     values = list(values)
-    tokens = list(_elements(values, name))
+    tokens = list(_elements(values))
     for token in tokens:
         if not is_token(token):
             raise InvalidHeader(
@@ -196,7 +196,7 @@ def parse_upgrade(values: Iterable[str]) -> list[str]:
         InvalidHeader: if an element is neither.
     """
     values = list(values)
-    protocols = list(_elements(values, "Upgrade"))
+    protocols = list(_elements(values))
     for protocol in protocols:
         protocol_name, slash, version = protocol.partition("/")
         if not is_token(protocol_name) or (slash and not is_token(version)):

@@ -19,7 +19,7 @@ from .headers import Headers, check_field, is_token
 from .heads import Fields, HeadReader
 from .uri import split_host
 
-__all__ = ["Request", "RequestParser", "Response", "ResponseParser"]
+__all__ = ["Request", "RequestParser", "Response", "ResponseParser", "reason_phrase"]
 
 # RFC 9112 section 3: a request target is visible ASCII.
 _VISIBLE = bytes(range(0x21, 0x7F))
@@ -27,6 +27,20 @@ _VISIBLE = bytes(range(0x21, 0x7F))
 _REASON = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 # Statuses that end with their head (RFC 9112 section 6.3).
 _NO_BODY = (101, 204, 304)
+
+
+# Frozen, so that an answer reads the same under every version of Python.
+_REASONS = {status.value: status.phrase for status in http.HTTPStatus} | {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
+
+def reason_phrase(status: int) -> str:
+    """Return the usual reason phrase of a status, or "" (RFC 9112 section 4)."""
+    return _REASONS.get(status, "")
 
 
 class Request:
@@ -118,7 +132,7 @@ class Response:
         if not isinstance(body, (bytes, str)):
             raise TypeError(f"body takes bytes or str, not {body!r}")
         self.status = int(status)
-        self.reason = _REASONS.get(self.status, "") if reason is None else reason
+        self.reason = reason_phrase(self.status) if reason is None else reason
         fields = headers.items() if isinstance(headers, (Headers, Mapping)) else list(headers)
         for name, value in fields:
             check_field(name, value)
@@ -188,15 +202,6 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.reason!r}, {len(self.body)} bytes>"
-
-
-# Frozen, so that an answer reads the same under every version of Python.
-_REASONS = {status.value: status.phrase for status in http.HTTPStatus} | {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    422: "Unprocessable Content",
-}
 
 
 class RequestParser(HeadReader):
@@ -271,12 +276,7 @@ def _parse_request(head: bytes) -> Request:
     method, target, version = parts[0].decode("latin-1"), parts[1], parts[2]
     if version != b"HTTP/1.1":
         # RFC 6455 section 4.1: "at least 1.1". llhttp takes 0.9, 1.0, 2.0, RTSP/1.0 and ICE/1.0.
-        if (
-            len(version) == 8
-            and version[:5] == b"HTTP/"
-            and version[6:7] == b"."
-            and _is_digits(version[5::2])
-        ):
+        if len(version) == 8 and version[:5] == b"HTTP/" and version[6:7] == b"." and version[5::2].isdigit():
             raise InvalidMessage(
                 f"HTTP version is {version[5:].decode('ascii')}, not 1.1", "http.version", 505
             )
@@ -344,11 +344,6 @@ def _check_framing(headers: Headers) -> None:
                 "Transfer-Encoding",
                 ", ".join(codings),
             )
-
-
-def _is_digits(value: bytes) -> bool:
-    # bytes.isdigit() knows ASCII digits only.
-    return value.isdigit()
 
 
 def _lower(error: Exception) -> str:
@@ -441,7 +436,7 @@ class ResponseParser(HeadReader):
         # RFC 9112 section 4: status-line = HTTP-version SP status-code SP [ reason-phrase ].
         version, _, rest = line.partition(b" ")
         code, _, reason = rest.partition(b" ")
-        if not (len(code) == 3 and _is_digits(code) and code[:1] in b"12345"):
+        if not (len(code) == 3 and code.isdigit() and code[:1] in b"12345"):
             raise InvalidMessage(f"status line has {code!r}, which is not a status code")
         if version != b"HTTP/1.1" and (version != b"HTTP/1.0" or code[:1] == b"1"):
             raise InvalidMessage(f"status line begins with {version!r}, not HTTP/1.1")
