@@ -13,13 +13,13 @@ Switches, all read from the environment:
 * `GEVENTWS_SANITIZE=1`: address and undefined behaviour sanitizers.
 * `GEVENTWS_CYTHON_TRACE=1`: line tracing, for coverage of the compiled modules.
 
-`python setup.py build_ext --inplace` compiles for work in the source tree; add `--force` after a change of switches.
+`python setup.py build_ext --inplace` compiles for work in the source tree, and fails where it cannot; add
+`--force` after a change of switches.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -101,7 +101,12 @@ class build_ext(_build_ext):  # noqa: N801 - the name of the command
             if TRACE:
                 extension.define_macros += [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
             if SANITIZE:
-                extension.extra_compile_args += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
+                extension.extra_compile_args += [
+                    "-fsanitize=address,undefined",
+                    "-fno-omit-frame-pointer",
+                    "-g",
+                    "-O1",
+                ]
                 extension.extra_link_args += ["-fsanitize=address,undefined"]
                 if "clang" not in os.environ.get("CC", ""):
                     # greenlet copies pieces of the C stack about, which gcc's redzones on it do not survive.

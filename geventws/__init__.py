@@ -36,10 +36,12 @@ from .exceptions import (
     RemoteProtocolError,
     WebSocketError,
 )
+from .options import Compression, Options
 
 __all__ = [
     "IMPLEMENTATION",
     "CloseTimeout",
+    "Compression",
     "ConcurrencyError",
     "ConnectionClosed",
     "ConnectionClosedError",
@@ -62,6 +64,7 @@ __all__ = [
     "MessageTooBig",
     "NegotiationError",
     "OpenTimeout",
+    "Options",
     "PingTimeout",
     "ProtocolError",
     "RemoteProtocolError",
