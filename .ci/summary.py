@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 
@@ -25,7 +25,7 @@ def main(directory: Path, allowed: Path) -> int:
     unexpected = []
     for report in sorted(directory.glob("junit-*.xml")):
         environment = report.stem.removeprefix("junit-")
-        for case in ElementTree.parse(report).iter("testcase"):
+        for case in ET.parse(report).iter("testcase"):
             skip = case.find("skipped")
             if case.find("failure") is not None or case.find("error") is not None:
                 failed += 1

@@ -27,7 +27,9 @@ class _SourceFinder:
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         if not name.startswith(f"{_PACKAGE}."):
             return None
-        specs = (FileFinder(entry, (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(name) for entry in path or ())
+        specs = (
+            FileFinder(entry, (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(name) for entry in path or ()
+        )
         return next((spec for spec in specs if spec is not None and spec.loader is not None), None)
 
 

@@ -117,7 +117,7 @@ class TestImplementation:
     def test_this_process_runs_what_it_says(self) -> None:
         frames = importlib.import_module("geventws.protocol.frames")
         compiled = not str(frames.__file__).endswith(".py")
-        assert geventws.IMPLEMENTATION == ("compiled" if compiled else "pure")
+        assert compiled == (geventws.IMPLEMENTATION == "compiled")
 
     def test_environment_that_asks_for_pure_gets_it(self) -> None:
         if os.environ.get("GEVENTWS_PURE_PYTHON"):
