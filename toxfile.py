@@ -18,8 +18,8 @@ BANNER = """
 *******************************************************************************
 SKIPPED: {name}
 The compiled modules were not built on this machine (no working C compiler?),
-so NOTHING compiled is tested in this run.
-GEVENTWS_BUILD_EXTENSION=yes makes that an error; CONTRIBUTING.md says what to install.
+so NOTHING compiled is tested in this run. `pip install -v .` says why not,
+GEVENTWS_BUILD_EXTENSION=yes makes that an error, CONTRIBUTING.md says what to install.
 *******************************************************************************
 """
 
