@@ -104,6 +104,8 @@ def parse_uri(uri: str) -> URI:
     for character in uri:
         if character <= " " or "\x7f" <= character <= "\xa0":
             raise InvalidURI(f"URI {uri!r} has a space or control character: percent-encode it", uri)
+        if "\ud800" <= character <= "\udfff":
+            raise InvalidURI(f"URI {uri!r} has a lone surrogate, which has no UTF-8", uri)
     # RFC 6455 section 3: "Fragment identifiers are meaningless ... and MUST NOT be used".
     if "#" in uri:
         raise InvalidURI(f"URI {uri!r} has a fragment, which a WebSocket cannot have: write # as %23", uri)
@@ -147,7 +149,8 @@ def _parse_unix(uri: str, rest: str) -> URI:
         or (colon and not path.startswith("/"))
     ):
         raise InvalidURI(f"URI {uri!r} is not of the form ws+unix:/path/to/socket:/path?query", uri)
-    unix_path = urllib.parse.unquote(socket_path)
+    # A path is bytes: what is not UTF-8 is kept as os.fsencode() expects it.
+    unix_path = urllib.parse.unquote(socket_path, errors="surrogateescape")
     if "\0" in unix_path:
         raise InvalidURI(f"URI {uri!r} has a NUL in the path of its socket", uri)
     path, query = _split_resource(f"{path}?{query}")
