@@ -50,10 +50,10 @@ _EMPTY_MESSAGE = b"\x00"
 # Bytes that zlib gets at a time. At the end of a stream it copies all that is left of its input, so
 # a frame made of nothing but two-byte final blocks would otherwise cost the square of its size.
 _SLICE = 16 * 1024
-# Streams that one message may consist of, that is: its blocks with BFINAL set, plus one. Each costs
-# a new zlib object, for as little as two bytes from the peer. Nobody needs more than one for each
-# fragment that is flushed, and a message has 4096 of those by default.
-_MAX_STREAMS = 4096
+# Blocks with BFINAL set that one message may have. Behind each follows a new zlib object, for as
+# little as two bytes from the peer. Nobody needs more than one for each fragment that is flushed,
+# and of those a message has 4096 by default.
+_MAX_FINAL_BLOCKS = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -337,14 +337,13 @@ class Inflater:
         if stream is not None:
             try:
                 # RFC 7692 section 7.2.2: append what the sender removed.
-                inflated = stream.decompress(_FLUSH_TAIL, 1)
-                if not stream.eof:
-                    inflated += stream.decompress(_END_OF_STREAM, 1)
+                inflated = stream.decompress(_FLUSH_TAIL + _END_OF_STREAM, 1)
             except zlib.error as error:
                 raise InvalidPayload(
                     f"the compressed message is incomplete: {error}", "payload.deflate"
                 ) from error
-            if inflated or not stream.eof or stream.unused_data:
+            # The sender's last block may have BFINAL set, too: then it is that one which ends the stream.
+            if inflated or not stream.eof or stream.unused_data not in (b"", _END_OF_STREAM):
                 raise InvalidPayload(
                     "the compressed message ends in the middle of a block", "payload.deflate"
                 )
@@ -364,11 +363,12 @@ class Inflater:
     def _begin(self) -> zlib._Decompress:
         """Begin a stream with the window so far: for a message, or behind a block with BFINAL set."""
         self._streams += 1
-        if self._streams > _MAX_STREAMS:
+        final_blocks = self._streams - 1
+        if final_blocks > _MAX_FINAL_BLOCKS:
             raise MessageTooBig(
-                f"compressed message with more than {_MAX_STREAMS - 1} final blocks",
-                self._streams - 1,
-                _MAX_STREAMS - 1,
+                f"a compressed message of more than {_MAX_FINAL_BLOCKS} final blocks",
+                final_blocks,
+                _MAX_FINAL_BLOCKS,
                 "message.final_blocks",
             )
         # RFC 7692 section 7.2.2: the window is that of the previous message, whichever blocks it was
