@@ -1,0 +1,50 @@
+"""One message to many connections, encoded once, waiting for none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .exceptions import ConnectionClosed
+from .protocol.shared import SharedMessage
+from .websocket import as_payload
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["broadcast"]
+
+
+def broadcast(connections: Iterable[WebSocket], message: Any, *, compress: bool | None = None) -> list[WebSocket]:
+    """Send a message to many connections without waiting for any.
+
+    A peer that is slow (a `send` to it would have to wait: `write_limit`) is closed with 1013 or left
+    out this time, as its server's option `slow_consumer` says. Connections that are closed already are
+    passed over.
+
+    Args:
+        connections: where to; it is copied first.
+        message: str as text; bytes, bytearray or memoryview as binary.
+        compress: as for `WebSocket.send`.
+
+    Returns:
+        The connections that were slow: closed or skipped.
+
+    Raises:
+        TypeError, UnicodeEncodeError: as `WebSocket.send` does; nothing was sent then.
+    """
+    shared = SharedMessage(as_payload(message))
+    slow = []
+    for ws in list(connections):
+        if ws.closed:
+            continue
+        if ws.is_slow():
+            slow.append(ws)
+            ws.handle_slow()
+            continue
+        try:
+            ws.send_shared(shared, compress)
+        except ConnectionClosed:
+            # It ended between the two lines above; the next broadcast does not find it any more.
+            continue
+    return slow

@@ -1,0 +1,107 @@
+"""Keepalive: a Ping to every peer that is silent, and the end of those that stay so.
+
+One timer serves all connections of a server. They stand in slots by the time at which they are to
+be looked at next, so that a turn touches only those that are due, and bytes that come cost a
+connection nothing but the time stamp it keeps anyway.
+
+Needs no help from the application: Pongs are seen whether or not it receives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["Keepalive"]
+
+#: A slot's share of the shortest time that is kept: how late a Ping may be.
+_SHARE = 20
+
+
+class Keepalive:
+    """Watches over the connections of one hub.
+
+    A peer from which no byte came for `interval` seconds gets a Ping; if none comes for `timeout`
+    seconds after that, the connection is ended with 1011. While the application's own full queue is what
+    keeps bytes from being seen, nothing is held against the peer.
+    """
+
+    def __init__(self, hub: Any, interval: float, timeout: float | None) -> None:
+        """Args: interval, timeout: seconds; a timeout of None sends Pings and never ends anything."""
+        self._hub = hub
+        self._interval = interval
+        self._timeout = timeout
+        shortest = interval if timeout is None else min(interval, timeout)
+        self._tick = shortest / _SHARE
+        self._slots: dict[int, dict[WebSocket, float]] = {}
+        self._next = 0
+        self._timer: Any = None
+        #: Connections ended because no byte came in time.
+        self.timeouts = 0
+
+    def add(self, ws: WebSocket) -> None:
+        """Begin to watch a connection."""
+        self._put(ws, self._hub.loop.now() + self._interval, -1.0)
+
+    def remove(self, ws: WebSocket) -> None:
+        """Watch it no more."""
+        slot = self._slots.get(ws.keepalive_slot)
+        if slot is not None:
+            slot.pop(ws, None)
+        ws.keepalive_slot = -1
+
+    def _put(self, ws: WebSocket, due: float, pinged_at: float) -> None:
+        """Look at a connection at `due`; `pinged_at` is -1 unless a Ping is under way."""
+        number = max(math.ceil(due / self._tick), self._next)
+        ws.keepalive_slot = number
+        self._slots.setdefault(number, {})[ws] = pinged_at
+        if self._timer is None:
+            self._next = math.floor(self._hub.loop.now() / self._tick)
+            self._start()
+
+    def _start(self) -> None:
+        self._timer = self._hub.loop.timer(self._tick)
+        self._timer.start(self._on_tick)
+
+    def _on_tick(self) -> None:
+        """The timer's callback: look at all that are due."""
+        now = self._hub.loop.now()
+        last = math.floor(now / self._tick)
+        self._timer.stop()
+        self._timer.close()
+        self._timer = None
+        try:
+            # The loop may have been held up: catch up with the slots that it missed.
+            for number in range(self._next, last + 1) if last - self._next < len(self._slots) else sorted(self._slots):
+                if number > last:
+                    break
+                for ws, pinged_at in self._slots.pop(number, {}).items():
+                    if ws.keepalive_slot == number:
+                        self._check(ws, pinged_at, now)
+            self._next = last + 1
+        finally:
+            if self._slots and self._timer is None:
+                self._start()
+
+    def _check(self, ws: WebSocket, pinged_at: float, now: float) -> None:
+        heard = ws.last_received
+        if ws.reading_paused:
+            self._put(ws, now + self._interval, -1.0)
+        elif pinged_at >= 0 and heard < pinged_at:
+            assert self._timeout is not None
+            self.timeouts += 1
+            ws.fail_timeout(f"no answer to a Ping within {self._timeout:g} seconds (ping_timeout)")
+        elif heard + self._interval > now + self._tick / 2:
+            self._put(ws, heard + self._interval, -1.0)
+        else:
+            ws.send_keepalive()
+            if self._timeout is None:
+                self._put(ws, now + self._interval, -1.0)
+            elif not ws.closed:
+                self._put(ws, now + self._timeout, now)
+            else:
+                # Closing: its own deadline watches over it.
+                ws.keepalive_slot = -1

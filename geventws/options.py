@@ -1,0 +1,176 @@
+"""The options that server, middleware and client share, with their defaults and checks.
+
+Every limit is finite by default; `None` lifts it on purpose, and 0 is an error, because in
+other libraries it means now "none", now "unlimited".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from .protocol.headers import is_token
+
+if TYPE_CHECKING:
+    from .protocol.http import Request, Response
+
+__all__ = ["Compression", "Options"]
+
+SubprotocolSelector = Callable[["Request", Sequence[str]], "str | None"]
+OriginCheck = Callable[["Request", str], bool]
+
+
+def _check_number(name: str, value: Any, kind: type, unit: str) -> None:
+    """Raise unless `value` is None or a positive number of `kind`."""
+    if value is None:
+        return
+    accepted: tuple[type, ...] = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise TypeError(f"{name} takes a number of {unit} or None (unlimited), not {value!r}")
+    if not value > 0 or value == float("inf"):
+        raise ValueError(f"{name} takes a positive number of {unit} or None (unlimited), not {value!r}")
+
+
+def _check_range(name: str, value: Any, low: int, high: int) -> None:
+    """Raise unless `value` is an integer from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} takes an integer from {low} to {high}, not {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} takes an integer from {low} to {high}, not {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Compression:
+    """How messages are compressed where the peer can do permessage-deflate (RFC 7692).
+
+    Attributes:
+        level: effort, from 1 (fast) to 9 (small). Default 6, zlib's own.
+        window_bits: the largest LZ77 window of ours, 2**window_bits bytes, from 9 to 15. Default 12:
+            4 KiB, which holds a few typical messages at a quarter of the memory of 15.
+        mem_level: memory for zlib's hash tables and buffers, from 1 to 9. Default 5.
+        context_takeover: keep the window from message to message: smaller messages, and
+            memory held for each connection. Default True.
+        threshold: messages below this many bytes go uncompressed. Default 64.
+    """
+
+    level: int = 6
+    window_bits: int = 12
+    mem_level: int = 5
+    context_takeover: bool = True
+    threshold: int = 64
+
+    def __post_init__(self) -> None:
+        _check_range("level", self.level, 1, 9)
+        # RFC 7692 allows 8 too; zlib cannot produce a raw stream with a 256-byte window.
+        _check_range("window_bits", self.window_bits, 9, 15)
+        _check_range("mem_level", self.mem_level, 1, 9)
+        if not isinstance(self.context_takeover, bool):
+            raise TypeError(f"context_takeover takes True or False, not {self.context_takeover!r}")
+        _check_range("threshold", self.threshold, 0, 2**31)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of a server, a middleware or a client; times in seconds, sizes in bytes.
+
+    `None` lifts a limit. What happens when one is reached stands behind it.
+
+    Attributes:
+        max_message_size: bytes of one message after inflating. Default 1 MiB. Close code 1009,
+            at the frame header where the header tells.
+        max_fragments: frames of one message, empty ones too. Default 4096. Close code 1009.
+        max_queue: messages not yet received by the application. Default 16. Reading pauses.
+        max_queue_bytes: bytes of those messages. Default 1 MiB. Reading pauses.
+        write_limit: bytes waiting to be written. Default 1 MiB. `send` blocks; a broadcast calls the
+            peer slow.
+        write_timeout: seconds without progress of a write. Default 10. The connection is aborted.
+        open_timeout: seconds for TLS handshake and request head together. Default 10. Closed.
+        close_timeout: seconds for the closing handshake. Default 5. TCP is ended.
+        ping_interval: seconds without a byte from the peer after which a Ping is sent. Default 20.
+        ping_timeout: seconds from that Ping without a byte from the peer. Default 20. 1011, TCP is
+            ended.
+        stop_timeout: seconds that a stopping server waits for its connections. Default 10. Cut.
+        compression: None, True, or a `Compression`. Default None: off.
+        subprotocols: names in the order of preference, or `callable(request, offered)` that gives
+            one of the offered names or None. Default: none.
+        origins: "same-host", a list of origins that are compared whole, `callable(request, origin)`
+            that gives True or False, or None for any. Default "same-host". Status 403.
+        max_connections: connections at a time. Default 10 000. Status 503.
+        max_line: bytes of the request line or of one header line. Default 8 KiB. Status 414 or 431.
+        max_headers: header fields of a request. Default 100. Status 431.
+        max_head: bytes of a request head. Default 64 KiB. Status 431.
+        slow_consumer: what a broadcast does with a peer whose `write_limit` is reached: "close" with
+            1013, or "skip" this message for it. Default "close".
+        process_request: `callable(request)` that gives None, or a `Response` that is sent instead of
+            the 101. Default None.
+
+    Raises:
+        TypeError, ValueError: for a value that is not possible; the message says what is.
+    """
+
+    max_message_size: int | None = 1024 * 1024
+    max_fragments: int | None = 4096
+    max_queue: int | None = 16
+    max_queue_bytes: int | None = 1024 * 1024
+    write_limit: int | None = 1024 * 1024
+    write_timeout: float | None = 10.0
+    open_timeout: float | None = 10.0
+    close_timeout: float | None = 5.0
+    ping_interval: float | None = 20.0
+    ping_timeout: float | None = 20.0
+    stop_timeout: float | None = 10.0
+    compression: Compression | Literal[True] | None = None
+    subprotocols: Iterable[str] | SubprotocolSelector = ()
+    origins: Literal["same-host"] | Iterable[str] | OriginCheck | None = "same-host"
+    max_connections: int | None = 10_000
+    max_line: int | None = 8 * 1024
+    max_headers: int | None = 100
+    max_head: int | None = 64 * 1024
+    slow_consumer: Literal["close", "skip"] = "close"
+    process_request: Callable[[Request], Response | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_message_size", "max_queue_bytes", "write_limit", "max_line", "max_head"):
+            _check_number(name, getattr(self, name), int, "bytes")
+        for name, unit in (
+            ("max_fragments", "frames"),
+            ("max_queue", "messages"),
+            ("max_connections", "connections"),
+            ("max_headers", "header fields"),
+        ):
+            _check_number(name, getattr(self, name), int, unit)
+        for name in (
+            "write_timeout",
+            "open_timeout",
+            "close_timeout",
+            "ping_interval",
+            "ping_timeout",
+            "stop_timeout",
+        ):
+            _check_number(name, getattr(self, name), float, "seconds")
+        if self.compression is True:
+            object.__setattr__(self, "compression", Compression())
+        elif self.compression is not None and not isinstance(self.compression, Compression):
+            raise TypeError(f"compression takes None, True or a Compression, not {self.compression!r}")
+        if not callable(self.subprotocols):
+            self._set_names("subprotocols", self.subprotocols)
+            for name in self.subprotocols:
+                if not is_token(name):
+                    raise ValueError(f"subprotocols: {name!r} is not a token (RFC 6455 section 4.1)")
+        if self.origins is not None and self.origins != "same-host" and not callable(self.origins):
+            self._set_names("origins", self.origins)
+        if self.slow_consumer not in ("close", "skip"):
+            raise ValueError(f'slow_consumer takes "close" or "skip", not {self.slow_consumer!r}')
+        if self.process_request is not None and not callable(self.process_request):
+            raise TypeError(f"process_request takes a callable or None, not {self.process_request!r}")
+
+    def _set_names(self, name: str, value: Any) -> None:
+        """Keep a list of names as a tuple; a bare string is a mistake, not a list of letters."""
+        if isinstance(value, (str, bytes)):
+            raise TypeError(f"{name} takes a list of strings, not the string {value!r}")
+        names = tuple(value)
+        for item in names:
+            if not isinstance(item, str):
+                raise TypeError(f"{name} takes strings, not {item!r}")
+        object.__setattr__(self, name, names)

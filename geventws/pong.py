@@ -1,0 +1,104 @@
+"""Pings that wait for their Pongs (RFC 6455 sections 5.5.2 and 5.5.3)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from gevent.event import Event
+
+from .exceptions import ConnectionClosed, PingTimeout
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["Pong", "PongQueue"]
+
+
+class Pong:
+    """The Pong that a Ping waits for.
+
+    Attributes:
+        payload: what the Ping carried.
+        latency: the round trip in seconds, None until it came.
+    """
+
+    __slots__ = ("_done", "_error", "_sent", "latency", "payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.latency: float | None = None
+        self._sent = time.perf_counter()
+        self._error: ConnectionClosed | None = None
+        self._done = Event()
+
+    def __repr__(self) -> str:
+        state = "waiting" if self.latency is None else f"{self.latency:.6f} s"
+        return f"<Pong {self.payload!r} {state}>"
+
+    def wait(self, timeout: float | None = None) -> float:
+        """Wait for the Pong.
+
+        Args:
+            timeout: seconds; None waits as long as the connection lasts.
+
+        Returns:
+            The round trip in seconds.
+
+        Raises:
+            PingTimeout: if it did not come in time.
+            ConnectionClosed: if the connection ended before it came.
+        """
+        self._done.wait(timeout)
+        if self.latency is not None:
+            return self.latency
+        if self._error is not None:
+            raise self._error
+        raise PingTimeout(f"no pong within {timeout:g} seconds")
+
+    def _receive(self) -> float:
+        self.latency = time.perf_counter() - self._sent
+        self._done.set()
+        return self.latency
+
+    def _end(self, error: ConnectionClosed) -> None:
+        self._error = error
+        self._done.set()
+
+
+class PongQueue:
+    """The Pings of one connection that were not answered yet, in their order."""
+
+    __slots__ = ("_count", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[Pong] = deque()
+        self._count = 0
+
+    def unique_payload(self) -> bytes:
+        """Return a payload that no Ping of this connection had before."""
+        self._count += 1
+        return b"keepalive %d" % self._count
+
+    def add(self, payload: bytes) -> Pong:
+        """Remember a Ping that is being sent."""
+        pong = Pong(payload)
+        self._waiting.append(pong)
+        return pong
+
+    def receive(self, payload: bytes, ws: WebSocket) -> None:
+        """Take a Pong. It answers the first Ping of its payload, and those before that."""
+        waiting = self._waiting
+        # RFC 6455 section 5.5.3: a peer may answer only the most recent of several Pings, and may send
+        # Pongs that answer nothing.
+        for index, pong in enumerate(waiting):
+            if pong.payload == payload:
+                for _ in range(index + 1):
+                    ws.latency = waiting.popleft()._receive()
+                return
+
+    def end(self, error: Any) -> None:
+        """The connection is over: none of them will be answered."""
+        while self._waiting:
+            self._waiting.popleft()._end(error)

@@ -1,0 +1,53 @@
+cimport cython
+
+from geventws.protocol.frames cimport FrameReader
+from geventws.protocol.masking cimport build_frame
+from geventws.protocol.messages cimport MessageReader
+
+
+cdef class Connection:
+    cdef bint _client
+    cdef object _deferred
+    cdef object _deflater
+    cdef FrameReader _frames
+    cdef bytes _held_ping
+    cdef bint _inert
+    cdef MessageReader _messages
+    cdef Py_ssize_t _threshold
+    cdef readonly object close_received
+    cdef readonly object close_sent
+    cdef readonly object error
+    cdef public bint hold_pongs
+    cdef public object message
+    cdef readonly long long message_size
+    cdef public list out
+    cdef public Py_ssize_t out_size
+    cdef readonly int phase
+    cdef readonly bytes pong
+    cdef readonly object received_first
+
+    cpdef feed(self, bytearray buffer, Py_ssize_t end)
+    cpdef keep(self)
+    cpdef int next_event(self) except -1
+    @cython.locals(frames=FrameReader, messages=MessageReader, event=int, message=object)
+    cdef int _advance(self) except -1
+    cdef _act(self)
+    cdef int _control(self, int opcode, bytes payload) except -1
+    cdef _go_inert(self)
+    cpdef release_pongs(self)
+    cpdef receive_end(self)
+    @cython.locals(frame=bytes)
+    cdef _put(self, int first, object payload)
+    cpdef check_open(self)
+    @cython.locals(text=bint)
+    cpdef send(self, object data, object compress=*)
+    @cython.locals(frame=bytes)
+    cpdef send_shared(self, object shared, object compress=*)
+    @cython.locals(first=int)
+    cpdef send_fragment(self, object data, int opcode, bint fin)
+    cpdef send_ping(self, bytes payload)
+    cpdef fail(self, object error)
+    cdef _move(self, object step)
+    cpdef close_deflater(self)
+    cpdef bint close_ok(self)
+    cpdef object closed_error(self, object detail=*)

@@ -1,0 +1,74 @@
+"""Masking (RFC 6455 section 5.3) and the loops over octets: the Python twin of masking.pyx.
+
+The two have the same functions and the same results; the compiled one is chosen by Python's
+import system where it was built.
+"""
+
+from __future__ import annotations
+
+__all__ = ["build_frame", "unmask", "unmask_text"]
+
+
+def _xor(data: bytes | bytearray, key: bytes, phase: int) -> bytes:
+    """XOR `data` with the key, starting at its octet `phase`."""
+    length = len(data)
+    if phase:
+        key = key[phase:] + key[:phase]
+    # One long integer each: the fastest exclusive-or that the standard library offers.
+    mask = (key * ((length + 3) >> 2))[:length]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")).to_bytes(length, "little")
+
+
+def unmask(buffer: bytearray, start: int, end: int, key: bytes | None, phase: int) -> bytes:
+    """Return octets of a payload, unmasked.
+
+    Args:
+        buffer: where the octets stand; it may be changed there.
+        start: the first octet.
+        end: behind the last.
+        key: the masking key, four octets; None for a frame that is not masked.
+        phase: the octet of the key that belongs to the first one: the count of payload octets that
+            came before, modulo 4.
+
+    Raises:
+        IndexError: if the octets do not lie in the buffer.
+    """
+    if not 0 <= start <= end <= len(buffer):
+        raise IndexError("octets outside of the buffer")
+    if key is None:
+        return bytes(buffer[start:end])
+    return _xor(buffer[start:end], key, phase)
+
+
+def unmask_text(buffer: bytearray, start: int, end: int, key: bytes | None) -> str:
+    """Return a whole payload of text, unmasked and decoded; for the arguments see `unmask`.
+
+    Raises:
+        UnicodeDecodeError: if it is not UTF-8.
+        IndexError: if the octets do not lie in the buffer.
+    """
+    return unmask(buffer, start, end, key, 0).decode()
+
+
+def build_frame(first: int, payload: bytes | str, key: bytes | None) -> bytes:
+    """Return one frame, whole: header and payload in one bytes object.
+
+    Args:
+        first: the header's first octet: FIN, RSV1-3 and opcode.
+        payload: a str is encoded as UTF-8.
+        key: the masking key, four octets, or None.
+
+    Raises:
+        UnicodeEncodeError: if a str holds a lone surrogate.
+    """
+    data = payload.encode() if isinstance(payload, str) else payload
+    length = len(data)
+    masked = 0 if key is None else 0x80
+    # RFC 6455 section 5.2: the shortest of three forms of the length.
+    if length < 126:
+        header = bytes((first, masked | length))
+    elif length < 65536:
+        header = bytes((first, masked | 126)) + length.to_bytes(2, "big")
+    else:
+        header = bytes((first, masked | 127)) + length.to_bytes(8, "big")
+    return header + data if key is None else header + key + _xor(data, key, 0)

@@ -1,0 +1,72 @@
+cimport cython
+
+from geventws.protocol.connection cimport Connection
+from geventws.wire cimport receive_into, send_chunks
+
+
+cdef class Receiver:
+    cpdef handle_input(self)
+    cpdef handle_drained(self)
+    cpdef handle_end(self, object detail)
+    cpdef handle_error(self, object error)
+
+
+cdef class Transport:
+    cdef bytearray _buffer
+    cdef object _close_timer
+    cdef Connection _core
+    cdef int _descriptor
+    cdef bint _finishing
+    cdef bytes _held
+    cdef object _hub
+    cdef long long _lingered
+    cdef bint _lingering
+    cdef object _loop
+    cdef Py_ssize_t _offset
+    cdef double _progress_at
+    cdef bint _read_wants_write
+    cdef object _read_watcher
+    cdef Receiver _receiver
+    cdef object _socket
+    cdef bint _tls
+    cdef double _write_timeout
+    cdef object _write_timer
+    cdef bint _write_wants_read
+    cdef object _write_watcher
+    cdef readonly bint blocked
+    cdef readonly long long bytes_received
+    cdef readonly long long bytes_sent
+    cdef readonly bint corked
+    cdef readonly bint ended
+    cdef public double last_received
+    cdef readonly bint paused
+
+    cpdef start(self, bytes data)
+    @cython.locals(buffer=bytearray, count=Py_ssize_t)
+    cdef _read(self)
+    cdef _take(self, bint lent)
+    cdef Py_ssize_t _read_tls(self) except -2
+    cdef _receive_end(self)
+    @cython.locals(count=Py_ssize_t)
+    cdef _read_away(self)
+    cpdef pause(self)
+    cpdef resume(self)
+    cpdef take(self)
+    cpdef flush_unless_corked(self)
+    cpdef flush(self)
+    @cython.locals(core=Connection, chunks=list, count=Py_ssize_t)
+    cdef _write(self)
+    @cython.locals(chunks=list, whole=Py_ssize_t, chunk=bytes)
+    cdef _remove(self, Py_ssize_t count)
+    @cython.locals(held=bytes, chunks=list, size=Py_ssize_t, parts=list, chunk=bytes, count=Py_ssize_t)
+    cdef Py_ssize_t _write_tls(self) except -2
+    cdef _block(self)
+    cdef _watch_write(self)
+    cdef _unblock(self)
+    cpdef finish(self, object timeout)
+    cdef _set_deadline(self, object timeout)
+    cpdef set_close_deadline(self, object timeout)
+    cpdef cancel_deadline(self)
+    cdef _linger(self)
+    cpdef end(self, object detail)
+    cdef _crash(self, object error)

@@ -1,0 +1,600 @@
+"""The wire of one connection: a socket, a read watcher that stays started, one writer.
+
+Reading and writing happen in the hub: the callbacks of the watchers move bytes between the socket
+and the protocol, and tell a `Receiver` of it. No greenlet ever waits inside a read or a write, so
+that none can be killed half way through a frame.
+
+Rules of this file:
+
+* A callback lets nothing out but what ends the process: an exception in a watcher's callback makes
+  gevent stop that watcher in silence, and the connection would hang for ever.
+* The descriptor is used by its number only while the socket is open here; watchers are closed before
+  the socket is, since the number is used again at once.
+* After a call to the receiver all state is stale: it may have closed the connection meanwhile.
+* Bytes leave through `_write` alone. After an error nothing more is written.
+
+Hot: compiled with transport.pxd (`benchmarks/`, every echo row).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import weakref
+from typing import Any
+
+from .protocol.connection import Connection
+from .wire import receive_into, send_chunks
+
+__all__ = ["Receiver", "Transport"]
+
+logger = logging.getLogger("geventws")
+
+#: Bytes read from one connection in one turn of the loop; another one's turn comes after that.
+READ_SIZE = 128 * 1024
+
+#: Bytes gathered for one system call while input is still being handled ("corking").
+CORK_LIMIT = 64 * 1024
+
+#: Bytes that are read away, at the most, while the peer ends TCP.
+LINGER_BYTES = 32 * 1024 * 1024
+
+#: One TLS write: bytes joined from small chunks, at most the size of a TLS record.
+TLS_CHUNK = 16 * 1024
+
+_READ = 1
+_WRITE = 2
+
+_buffers: weakref.WeakKeyDictionary[Any, bytearray] = weakref.WeakKeyDictionary()
+
+
+def _shared_buffer(hub: Any) -> bytearray:
+    """Return the buffer that all connections of a hub receive into: one callback runs at a time."""
+    buffer = _buffers.get(hub)
+    if buffer is None:
+        buffer = _buffers[hub] = bytearray(READ_SIZE)
+    return buffer
+
+
+class Receiver:
+    """What a transport tells of its connection; all of it is called in the hub."""
+
+    __slots__ = ()
+
+    def handle_input(self) -> None:
+        """The protocol was fed: take its events."""
+        raise NotImplementedError
+
+    def handle_drained(self) -> None:
+        """Bytes that waited have been written."""
+        raise NotImplementedError
+
+    def handle_end(self, detail: str) -> None:
+        """TCP is over; `detail` says why where that was not the end of a closing handshake."""
+        raise NotImplementedError
+
+    def handle_error(self, error: BaseException) -> None:
+        """Something raised in a callback. The connection must be ended."""
+        raise NotImplementedError
+
+
+class Transport:
+    """Moves bytes between a socket and a `Connection`.
+
+    Attributes:
+        corked: replies are gathered; they leave when the callback that is running returns.
+        blocked: the socket takes nothing more at the moment.
+        paused: reading is stopped, for the application has not received what came.
+        ended: the socket is closed.
+        last_received: when bytes came last, in the loop's time (seconds).
+        bytes_received, bytes_sent: counts, before TLS.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_close_timer",
+        "_core",
+        "_descriptor",
+        "_finishing",
+        "_held",
+        "_hub",
+        "_lingered",
+        "_lingering",
+        "_loop",
+        "_offset",
+        "_progress_at",
+        "_read_wants_write",
+        "_read_watcher",
+        "_receiver",
+        "_socket",
+        "_tls",
+        "_write_timeout",
+        "_write_timer",
+        "_write_wants_read",
+        "_write_watcher",
+        "blocked",
+        "bytes_received",
+        "bytes_sent",
+        "corked",
+        "ended",
+        "last_received",
+        "paused",
+    )
+
+    def __init__(
+        self, sock: Any, core: Connection, receiver: Receiver, hub: Any, write_timeout: float | None
+    ) -> None:
+        """Take over a connected socket (from gevent, plain or TLS after its handshake), and close it at the end.
+
+        Args:
+            sock: the socket. It becomes non-blocking.
+            core: the protocol of this connection.
+            receiver: what is told of it.
+            hub: gevent's hub of this thread.
+            write_timeout: seconds without progress of a write after which the connection is
+                aborted; None for no limit.
+        """
+        sock.settimeout(0)
+        self._socket = sock
+        self._descriptor: int = sock.fileno()
+        # What gevent's SSLSocket and the standard library's have in common, and no plain one has.
+        self._tls = hasattr(sock, "unwrap")
+        self._core = core
+        self._receiver: Receiver | None = receiver
+        self._hub = hub
+        self._loop = hub.loop
+        self._buffer = _shared_buffer(hub)
+        self._read_watcher = self._loop.io(self._descriptor, _READ)
+        self._write_watcher: Any = None
+        self._write_timeout = -1.0 if write_timeout is None else write_timeout
+        self._write_timer: Any = None
+        self._close_timer: Any = None
+        self._progress_at = 0.0
+        #: Bytes of the first chunk that have left already.
+        self._offset = 0
+        #: A TLS write that must be tried again with exactly these bytes.
+        self._held: bytes | None = None
+        self._read_wants_write = False
+        self._write_wants_read = False
+        #: TCP is to be ended when all has been written.
+        self._finishing = False
+        #: We have ended our side and read what still comes away, until the peer's end.
+        self._lingering = False
+        self._lingered = 0
+        self.corked = False
+        self.blocked = False
+        self.paused = False
+        self.ended = False
+        self.last_received: float = hub.loop.now()
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    def start(self, data: bytes) -> None:
+        """Begin to read, `data` first: what came behind the opening handshake."""
+        self._read_watcher.start(self._on_readable)
+        if data or self._tls:
+            self._core.receive_data(data)
+            self._loop.run_callback(self._on_early_data)
+
+    # Reading
+
+    def _on_readable(self) -> None:
+        """The read watcher's callback."""
+        try:
+            if self._lingering:
+                self._read_away()
+            elif self._write_wants_read:
+                self._write_wants_read = False
+                self._write()
+                if self._receiver is not None:
+                    self._receiver.handle_drained()
+                if not self.ended:
+                    self._read()
+            else:
+                self._read()
+        except BaseException as error:
+            self._crash(error)
+
+    def _on_early_data(self) -> None:
+        """Bytes are here that no watcher tells of: behind the handshake, or inside the TLS object."""
+        try:
+            if self.ended or self._lingering or self.paused:
+                return
+            if not self._tls:
+                self._take(False)
+            else:
+                self._read()
+        except BaseException as error:
+            self._crash(error)
+
+    def _read(self) -> None:
+        """Receive once and hand over what came."""
+        buffer = self._buffer
+        if self._tls:
+            count = self._read_tls()
+        else:
+            try:
+                count = receive_into(self._descriptor, buffer)
+            except OSError as error:
+                self.end(_describe(error))
+                return
+        if count > 0:
+            self.last_received = self._loop.now()
+            self.bytes_received += count
+            self._core.feed(buffer, count)
+            self._take(True)
+        elif count == 0:
+            self._receive_end()
+        elif self._tls:
+            # Bytes that were fed before, and the end of a pause.
+            self._take(False)
+
+    def _take(self, lent: bool) -> None:
+        """Let the receiver take the protocol's events; what it answers leaves in one piece."""
+        self.corked = True
+        try:
+            if self._receiver is not None:
+                self._receiver.handle_input()
+        finally:
+            self.corked = False
+        if lent:
+            self._core.keep()
+        if not self.ended:
+            self.flush()
+
+    def _read_tls(self) -> int:
+        """Receive until the TLS object has no more, or one turn's worth; as `receive_into`."""
+        view = memoryview(self._buffer)
+        filled = 0
+        try:
+            while filled < READ_SIZE:
+                count = self._socket.recv_into(view[filled:])
+                if count == 0:
+                    # The end comes again with the next read, behind what was read before it.
+                    break
+                filled += count
+            if filled:
+                # No watcher tells of bytes that are decrypted already.
+                self._loop.run_callback(self._on_early_data)
+            return filled
+        except ssl.SSLWantReadError:
+            return filled or -1
+        except ssl.SSLWantWriteError:
+            self._read_wants_write = True
+            self._watch_write()
+            return filled or -1
+        except OSError as error:
+            if filled:
+                self._loop.run_callback(self._on_early_data)
+                return filled
+            self.end(_describe(error))
+            return -1
+        finally:
+            view.release()
+
+    def _receive_end(self) -> None:
+        """The peer ended its side."""
+        if self._finishing:
+            # RFC 6455 section 7.1.1: both Closes went; or we failed the connection.
+            self.end("")
+        else:
+            self.end("the peer ended TCP without a Close frame")
+
+    def _read_away(self) -> None:
+        """Read what comes behind the end, so that the kernel does not answer it with a reset that
+        would destroy our last bytes on their way (RFC 9112 section 9.6)."""
+        if self._tls:
+            try:
+                count = self._socket.recv_into(self._buffer)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError:
+                count = 0
+        else:
+            try:
+                count = receive_into(self._descriptor, self._buffer)
+            except OSError:
+                count = 0
+        if count > 0:
+            self._lingered += count
+        if count == 0 or self._lingered > LINGER_BYTES:
+            self.end("")
+
+    def pause(self) -> None:
+        """Stop reading; TCP makes the peer wait."""
+        if not self.paused and not self.ended and not self._lingering:
+            self.paused = True
+            self._read_watcher.stop()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.paused:
+            self.paused = False
+            if not self.ended:
+                self.last_received = self._loop.now()
+                self._read_watcher.start(self._on_readable)
+                if self._tls:
+                    self._loop.run_callback(self._on_early_data)
+
+    # Writing
+
+    def take(self) -> None:
+        """Let the receiver go on with what was fed before; in the hub."""
+        try:
+            self._take(False)
+        except BaseException as error:
+            self._crash(error)
+
+    def flush_unless_corked(self) -> None:
+        """Write now, unless the callback that is running will do so at its end."""
+        if not self.corked:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what the protocol has put out, as far as the socket takes it; never raises.
+
+        May be called from any greenlet of the hub's thread.
+        """
+        if not self.blocked and not self.ended:
+            try:
+                self._write()
+            except BaseException as error:
+                self._crash(error)
+
+    def _write(self) -> None:
+        """Write until nothing is left or the socket takes no more."""
+        core = self._core
+        chunks = core.out
+        try:
+            while chunks or self._held is not None:
+                if self._tls:
+                    count = self._write_tls()
+                else:
+                    count = send_chunks(self._descriptor, chunks, self._offset)
+                if count < 0:
+                    self._block()
+                    return
+                self.bytes_sent += count
+                core.out_size -= count
+                self._progress_at = -1.0
+                if not self._tls:
+                    self._remove(count)
+        except OSError as error:
+            self.end(_describe(error))
+            return
+        if self.blocked:
+            self._unblock()
+        if self._finishing and not self._lingering:
+            self._linger()
+
+    def _remove(self, count: int) -> None:
+        """Take `count` bytes that have left off the protocol's chunks."""
+        chunks = self._core.out
+        count += self._offset
+        whole = 0
+        for chunk in chunks:
+            if count < len(chunk):
+                break
+            count -= len(chunk)
+            whole += 1
+        del chunks[:whole]
+        self._offset = count
+
+    def _write_tls(self) -> int:
+        """Write one piece through TLS; as `send_chunks`."""
+        held = self._held
+        if held is None:
+            # One record's worth: a part of a large frame, or small ones together.
+            chunks = self._core.out
+            held = chunks[0]
+            if self._offset or len(held) > TLS_CHUNK:
+                held = held[self._offset : self._offset + TLS_CHUNK]
+            else:
+                size = 0
+                parts = []
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > TLS_CHUNK:
+                        break
+                    parts.append(chunk)
+                if len(parts) > 1:
+                    held = b"".join(parts)
+            self._remove(len(held))
+            # A write that wants something first is tried again with exactly the same bytes.
+            self._held = held
+        try:
+            # Not `send`: with a timeout of 0 gevent's returns 0 where this one tells what is wanted.
+            count = int(self._socket.write(held))
+        except ssl.SSLWantWriteError:
+            return -1
+        except ssl.SSLWantReadError:
+            self._write_wants_read = True
+            return -1
+        self._held = held[count:] if count < len(held) else None
+        return count
+
+    def _block(self) -> None:
+        """Wait in the hub until the socket takes more."""
+        if self._write_wants_read:
+            if self._write_watcher is not None:
+                self._write_watcher.stop()
+        else:
+            self._watch_write()
+        if not self.blocked:
+            self.blocked = True
+            # A peer that does not read has its Pings remembered, not answered one by one.
+            self._core.hold_pongs = True
+        if self._write_timeout >= 0 and self._write_timer is None:
+            self._progress_at = self._loop.now()
+            self._write_timer = self._loop.timer(self._write_timeout)
+            self._write_timer.start(self._on_write_timeout)
+        elif self._progress_at < 0:
+            self._progress_at = self._loop.now()
+
+    def _watch_write(self) -> None:
+        if self._write_watcher is None:
+            self._write_watcher = self._loop.io(self._descriptor, _WRITE)
+        if not self._write_watcher.active:
+            self._write_watcher.start(self._on_writable)
+
+    def _unblock(self) -> None:
+        """All that waited was written."""
+        self.blocked = False
+        if self._write_watcher is not None and not self._read_wants_write:
+            self._write_watcher.stop()
+        if self._write_timer is not None:
+            self._write_timer.stop()
+            self._write_timer.close()
+            self._write_timer = None
+        self._core.release_pongs()
+        if self._core.out:
+            self._write()
+
+    def _on_writable(self) -> None:
+        """The write watcher's callback."""
+        try:
+            if self._read_wants_write:
+                self._read_wants_write = False
+                if not self.blocked:
+                    self._write_watcher.stop()
+                if not self.paused and not self._lingering:
+                    self._read()
+                if self.ended:
+                    return
+            if self.blocked:
+                self._write()
+            if self._receiver is not None and not self.ended:
+                self._receiver.handle_drained()
+        except BaseException as error:
+            self._crash(error)
+
+    def _on_write_timeout(self) -> None:
+        """The write timer's callback: nothing has moved, or something has and it starts again."""
+        try:
+            timer = self._write_timer
+            if timer is None:
+                return
+            waited = self._loop.now() - self._progress_at if self._progress_at >= 0 else 0.0
+            if waited >= self._write_timeout * 0.999:
+                self.end(f"a write made no progress for {self._write_timeout:g} seconds (write_timeout)")
+                return
+            timer.stop()
+            timer.close()
+            self._write_timer = self._loop.timer(self._write_timeout - waited)
+            self._write_timer.start(self._on_write_timeout)
+        except BaseException as error:
+            self._crash(error)
+
+    # Ending
+
+    def finish(self, timeout: float | None) -> None:
+        """End TCP in order when all has been written (RFC 6455 section 7.1.1).
+
+        Args:
+            timeout: seconds for the peer to end its side after that; None for no limit.
+        """
+        if self._finishing or self.ended:
+            return
+        self._finishing = True
+        self.resume()
+        self._set_deadline(timeout)
+        if not self.corked:
+            self.flush()
+
+    def _set_deadline(self, timeout: float | None) -> None:
+        self.cancel_deadline()
+        if timeout is not None:
+            self._close_timer = self._loop.timer(timeout)
+            self._close_timer.start(self._on_close_timeout, timeout)
+
+    def set_close_deadline(self, timeout: float | None) -> None:
+        """Give the closing handshake a deadline in seconds, unless it has one."""
+        if self._close_timer is None and not self.ended:
+            self._set_deadline(timeout)
+
+    def cancel_deadline(self) -> None:
+        """Take the deadline off."""
+        if self._close_timer is not None:
+            self._close_timer.stop()
+            self._close_timer.close()
+            self._close_timer = None
+
+    def _on_close_timeout(self, timeout: float) -> None:
+        """The close timer's callback."""
+        try:
+            if self._lingering:
+                self.end("")
+            elif self.blocked and self._write_timeout >= 0:
+                # Our Close is not written yet: until it is, write_timeout watches.
+                self._set_deadline(timeout)
+            else:
+                self.end(f"the closing handshake took longer than {timeout:g} seconds (close_timeout)")
+        except BaseException as error:
+            self._crash(error)
+
+    def _linger(self) -> None:
+        """Everything is written: end our side, and wait for the peer's end."""
+        self._lingering = True
+        try:
+            if self._tls:
+                try:
+                    # Sends close_notify; the peer's is not waited for.
+                    self._socket.unwrap()
+                except (OSError, ValueError):
+                    pass
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.end("")
+
+    def end(self, detail: str) -> None:
+        """Close the socket now. May be called more than once and from any greenlet of the thread.
+
+        Args:
+            detail: why, where this is not the end of a closing handshake.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        self._descriptor = -1
+        self._read_watcher.stop()
+        self._read_watcher.close()
+        if self._write_watcher is not None:
+            self._write_watcher.stop()
+            self._write_watcher.close()
+        if self._write_timer is not None:
+            self._write_timer.stop()
+            self._write_timer.close()
+            self._write_timer = None
+        self.cancel_deadline()
+        try:
+            self._socket.close()
+        except OSError:
+            pass
+        receiver = self._receiver
+        self._receiver = None
+        self._held = None
+        self._core.out.clear()
+        self._core.out_size = 0
+        if receiver is not None:
+            receiver.handle_end(detail)
+
+    def _crash(self, error: BaseException) -> None:
+        """Something raised in a callback: this connection ends, no other is touched."""
+        receiver = self._receiver
+        try:
+            if receiver is not None:
+                receiver.handle_error(error)
+        finally:
+            self.end("an internal error")
+        if isinstance(error, self._hub.SYSTEM_ERROR):
+            raise error
+
+
+def _describe(error: OSError) -> str:
+    """Say what a socket's error means for the connection."""
+    if isinstance(error, ConnectionResetError):
+        return "the peer reset TCP"
+    if isinstance(error, BrokenPipeError):
+        return "the peer ended TCP"
+    return f"{type(error).__name__}: {error}"
