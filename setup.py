@@ -111,10 +111,11 @@ class build_ext(_build_ext):  # noqa: N801 - the name of the command
                 if "clang" not in os.environ.get("CC", ""):
                     # greenlet copies pieces of the C stack about, which gcc's redzones on it do not survive.
                     extension.extra_compile_args += ["--param", "asan-stack=0"]
-        variant = f"cython-{Cython.__version__}{'-trace' if TRACE else ''}"
+        # The C goes where no one edits; only Cython's plugin for coverage wants it beside the sources.
+        build_dir = Path(self.get_finalized_command("build").build_base, f"cython-{Cython.__version__}")
         translated = cythonize(
             self.extensions,
-            build_dir=str(Path(self.get_finalized_command("build").build_base, variant)),
+            build_dir=None if TRACE else str(build_dir),
             compiler_directives=DIRECTIVES,
             quiet=True,
             force=self.force,
