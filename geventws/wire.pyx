@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyBytes_Check
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from libc.errno cimport EAGAIN, EINTR, EWOULDBLOCK, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 
 __all__ = ["receive_into", "send_chunks", "switch"]
 
@@ -33,8 +33,10 @@ cdef extern from "<string.h>" nogil:
     void *memset(void *target, int value, size_t length)
 
 cdef extern from "greenlet.h":
+    ctypedef struct PyGreenlet:
+        pass
     int PyGreenlet_Check(object target)
-    PyObject *PyGreenlet_Switch(PyObject *target, PyObject *args, PyObject *kwargs)
+    PyObject *PyGreenlet_Switch(PyGreenlet *target, PyObject *args, PyObject *kwargs)
     void PyGreenlet_Import() except *
 
 PyGreenlet_Import()
@@ -46,7 +48,7 @@ cdef enum:
 cpdef Py_ssize_t receive_into(int descriptor, bytearray buffer) except -2:
     cdef ssize_t count = recv(descriptor, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT)
     if count < 0:
-        if errno == EAGAIN or errno == EWOULDBLOCK or errno == EINTR:
+        if errno == EAGAIN or errno == EINTR:
             return -1
         PyErr_SetFromErrno(OSError)
     return count
@@ -82,7 +84,7 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset) exc
         message.msg_iovlen = used
         count = sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
     if count < 0:
-        if errno == EAGAIN or errno == EWOULDBLOCK or errno == EINTR:
+        if errno == EAGAIN or errno == EINTR:
             return -1
         PyErr_SetFromErrno(OSError)
     return count
@@ -91,7 +93,7 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset) exc
 cpdef int switch(object target) except -1:
     if not PyGreenlet_Check(target):
         raise TypeError("only a greenlet can be switched to")
-    cdef PyObject *result = PyGreenlet_Switch(<PyObject *>target, NULL, NULL)
+    cdef PyObject *result = PyGreenlet_Switch(<PyGreenlet *>target, NULL, NULL)
     if result is NULL:
         return -1
     Py_DECREF(<object>result)
