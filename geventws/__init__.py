@@ -7,6 +7,7 @@ from __future__ import annotations
 
 # First: it decides which build of the modules below is imported.
 from ._implementation import IMPLEMENTATION
+from .broadcast import broadcast
 from .exceptions import (
     CloseTimeout,
     ConcurrencyError,
@@ -40,6 +41,8 @@ from .options import Compression, Options
 
 __all__ = [
     "IMPLEMENTATION",
+    "Close",
+    "CloseCode",
     "CloseTimeout",
     "Compression",
     "ConcurrencyError",
@@ -47,6 +50,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "HeadTooBig",
+    "Headers",
     "InvalidClose",
     "InvalidFrame",
     "InvalidHandshake",
@@ -70,6 +74,7 @@ __all__ = [
     "RemoteProtocolError",
     "WebSocketError",
     "__version__",
+    "broadcast",
 ]
 
 __version__ = "0.1.0"

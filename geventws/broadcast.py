@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["broadcast"]
 
 
-def broadcast(connections: Iterable[WebSocket], message: Any, *, compress: bool | None = None) -> list[WebSocket]:
+def broadcast(
+    connections: Iterable[WebSocket], message: Any, *, compress: bool | None = None
+) -> list[WebSocket]:
     """Send a message to many connections without waiting for any.
 
     A peer that is slow (a `send` to it would have to wait: `write_limit`) is closed with 1013 or left

@@ -276,7 +276,9 @@ class InvalidHeader(InvalidHandshake):
 
     kind = "header"
 
-    def __init__(self, message: str, name: str = "", value: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, name: str = "", value: str | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message, None, status)
         self.args = (message, name, value, status)
         self.name = name

@@ -75,7 +75,9 @@ class Keepalive:
         self._timer = None
         try:
             # The loop may have been held up: catch up with the slots that it missed.
-            for number in range(self._next, last + 1) if last - self._next < len(self._slots) else sorted(self._slots):
+            for number in (
+                range(self._next, last + 1) if last - self._next < len(self._slots) else sorted(self._slots)
+            ):
                 if number > last:
                     break
                 for ws, pinged_at in self._slots.pop(number, {}).items():

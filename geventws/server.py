@@ -175,8 +175,10 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             if expired is not timer:
                 raise
             self.stats.failed_handshakes += 1
-            error = OpenTimeout(f"no complete request within {timer.seconds:g} seconds (open_timeout)")
-            logger.info("%s: %s", _name(address), error)
+            late = OpenTimeout(
+                f"no complete request within {self.options.open_timeout} seconds (open_timeout)"
+            )
+            logger.info("%s: %s", _name(address), late)
         finally:
             timer.close()
         if wrapped is not sock:

@@ -78,7 +78,7 @@ def agree(request: Request, options: Options) -> Agreement:
         ValueError: if `options.subprotocols` is a callable that chose what was not offered.
     """
     key = check_request(request)
-    check_origin(request, options.origins)  # type: ignore[arg-type]
+    check_origin(request, options.origins)
     subprotocol = select_subprotocol(request, options.subprotocols)
     deflate = None
     if isinstance(options.compression, Compression):

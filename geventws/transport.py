@@ -125,7 +125,7 @@ class Transport:
     def __init__(
         self, sock: Any, core: Connection, receiver: Receiver, hub: Any, write_timeout: float | None
     ) -> None:
-        """Take over a connected socket (from gevent, plain or TLS after its handshake), and close it at the end.
+        """Take over a connected socket of gevent, plain or after its TLS handshake, and close it at the end.
 
         Args:
             sock: the socket. It becomes non-blocking.

@@ -450,7 +450,11 @@ class WebSocket(Receiver):
         if type(data) is not str and type(data) is not bytes:
             data = as_payload(data)
         core = self._core
-        if self._fragment_sender is not None or self._senders is not None or core.out_size > self._write_limit:
+        if (
+            self._fragment_sender is not None
+            or self._senders is not None
+            or core.out_size > self._write_limit
+        ):
             self._wait_writable()
         core.send(data, compress)
         self.messages_sent += 1

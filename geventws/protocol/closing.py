@@ -148,5 +148,6 @@ def transition(phase: Phase | int, step: Step) -> Phase:
         return TRANSITIONS[Phase(phase)][step]
     except KeyError:
         raise InvalidState(
-            f"{step.name.lower().replace('_', ' ')} is not possible in phase {Phase(phase).name}", "state.transition"
+            f"{step.name.lower().replace('_', ' ')} is not possible in phase {Phase(phase).name}",
+            "state.transition",
         ) from None

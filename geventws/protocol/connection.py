@@ -313,7 +313,11 @@ class Connection:
             return
         if self.phase != 0:
             raise self.closed_error()
-        if self._deflater is not None and compress is not False and (compress or shared.size >= self._threshold):
+        if (
+            self._deflater is not None
+            and compress is not False
+            and (compress or shared.size >= self._threshold)
+        ):
             settings = self._deflater.settings
             if settings is None:
                 self.send(shared.data, True)
