@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the translated Autobahn|Testsuite (see build.py) in this process.
+"""Run the translated Autobahn|Testsuite (see translate.py) in this process.
 
     run.py SUITE list                          versions, groups and case numbers, as JSON
     run.py SUITE client SPEC.json [RESULTS]    test a server: as `wstest -m fuzzingclient`

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fetch the official Autobahn|Testsuite (a Python 2 wheel on PyPI) and translate it to Python 3.
 
-    build.py DEST [--wheel FILE]      DEST/autobahntestsuite can be imported afterwards
+    translate.py DEST [--wheel FILE]      DEST/autobahntestsuite can be imported afterwards
 
 Only what `wstest -m fuzzingclient` and `-m fuzzingserver` use is taken. The wheel is pinned by its
 SHA-256, every patch says how often it must fit, and anything unexpected stops the build.
