@@ -396,6 +396,7 @@ class ResponseParser(HeadReader):
 
         Raises:
             InvalidMessage: if this is not a response of HTTP/1.1, or its body is malformed.
+            InvalidHeader: if a field that frames it is wrong.
             HeadTooBig: if a limit is reached.
             InvalidState: if there was a response or an error before.
         """
@@ -453,7 +454,9 @@ class ResponseParser(HeadReader):
             # the handshake to say.
             if code != b"101" or not self._fields.headers_complete:
                 raise InvalidMessage(f"response is not HTTP/1.1: {_lower(error)}") from None
-        return Response._received(int(code), reason.decode("latin-1"), self._fields.headers(), b"")
+        headers = self._fields.headers()
+        _check_framing(headers)
+        return Response._received(int(code), reason.decode("latin-1"), headers, b"")
 
     def _receive_body(self, data: bytes) -> Response | None:
         """Take bytes of the body; return the response once that is complete or cut."""

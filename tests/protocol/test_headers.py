@@ -86,7 +86,9 @@ class TestCheckField:
         with pytest.raises(ValueError, match="not the name of a header field"):
             check_field(name, "x")
 
-    @pytest.mark.parametrize(("name", "value"), [(b"a", "b"), ("a", b"b"), ("a", 1), (None, "b"), ("a", None)])
+    @pytest.mark.parametrize(
+        ("name", "value"), [(b"a", "b"), ("a", b"b"), ("a", 1), (None, "b"), ("a", None)]
+    )
     def test_types(self, name, value):
         with pytest.raises(TypeError, match="is a str"):
             check_field(name, value)
@@ -185,7 +187,18 @@ class TestTokenList:
 
     @pytest.mark.parametrize(
         "values",
-        [["a b"], ["a;b"], ['"a"'], ["a", "b/c"], ["a\0"], ["a\x0b,b"], ["\xe9"], ["a,\xa0"], ["a=b"], ["(c)"]],
+        [
+            ["a b"],
+            ["a;b"],
+            ['"a"'],
+            ["a", "b/c"],
+            ["a\0"],
+            ["a\x0b,b"],
+            ["\xe9"],
+            ["a,\xa0"],
+            ["a=b"],
+            ["(c)"],
+        ],
     )
     def test_malformed(self, values):
         with pytest.raises(InvalidHeader) as caught:
@@ -235,12 +248,20 @@ class TestExtensions:
             (["foo", "bar; baz=2"], [("foo", []), ("bar", [("baz", "2")])]),
             (
                 ["permessage-deflate; client_max_window_bits; server_max_window_bits=10"],
-                [("permessage-deflate", [("client_max_window_bits", None), ("server_max_window_bits", "10")])],
+                [
+                    (
+                        "permessage-deflate",
+                        [("client_max_window_bits", None), ("server_max_window_bits", "10")],
+                    )
+                ],
             ),
             ([' a ;b = "1" ; c\t=\t2 ,d'], [("a", [("b", "1"), ("c", "2")]), ("d", [])]),
             (['a; b="\\1\\0"'], [("a", [("b", "10")])]),
             (["a; b; b=1; b"], [("a", [("b", None), ("b", "1"), ("b", None)])]),
-            (["constructor, __proto__; toString=1"], [("constructor", []), ("__proto__", [("toString", "1")])]),
+            (
+                ["constructor, __proto__; toString=1"],
+                [("constructor", []), ("__proto__", [("toString", "1")])],
+            ),
         ],
     )
     def test_lists(self, values, expected):
