@@ -336,14 +336,15 @@ class Inflater:
         # same, as there is no other way to read it.
         if stream is not None:
             try:
-                # RFC 7692 section 7.2.2: append what the sender removed.
-                inflated = stream.decompress(_FLUSH_TAIL + _END_OF_STREAM, 1)
+                # RFC 7692 section 7.2.2: append what the sender removed. Taken for data, it may
+                # yield something, but it does not get to the end then.
+                stream.decompress(_FLUSH_TAIL + _END_OF_STREAM, 1)
             except zlib.error as error:
                 raise InvalidPayload(
                     f"the compressed message is incomplete: {error}", "payload.deflate"
                 ) from error
             # The sender's last block may have BFINAL set, too: then it is that one which ends the stream.
-            if inflated or not stream.eof or stream.unused_data not in (b"", _END_OF_STREAM):
+            if not stream.eof or stream.unused_data not in (b"", _END_OF_STREAM):
                 raise InvalidPayload(
                     "the compressed message ends in the middle of a block", "payload.deflate"
                 )
@@ -407,6 +408,14 @@ class Deflater:
         self._mem_level = mem_level
         self._no_context_takeover = no_context_takeover
         self._stream: zlib._Compress | None = None
+
+    @property
+    def settings(self) -> tuple[int, int, int] | None:
+        """What makes two contexts give the same bytes: level, window bits, memory level.
+
+        None where a message depends on those before it.
+        """
+        return (self._level, self._window_bits, self._mem_level) if self._no_context_takeover else None
 
     def deflate(self, payload: bytes | bytearray | memoryview) -> bytes:
         """Compress one whole message; every message that was compressed has to be sent."""

@@ -478,16 +478,17 @@ class TestInflater:
         # is none above 15, so the last case falls short by that much.
         size = min(1 << max(bits, 9), (1 << 15) - 262)
         words = random.Random(bits).randbytes(100)
-        inflater = Inflater(bits, no_context_takeover=False)
-        stream = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
-        # Words, filling, words again: as far back as a window of this size reaches.
-        messages = [words, b"-" * (size - 100)]
-        for message in messages:
-            data = stream.compress(message) + stream.flush(zlib.Z_SYNC_FLUSH)
-            assert inflate_whole(inflater, data[:-4]) == message
-        data = stream.compress(words) + stream.flush(zlib.Z_SYNC_FLUSH)
-        assert len(data) < 20
-        assert inflate_whole(inflater, data[:-4]) == words
+        # Words, filling, words again: as far back as a window of this size reaches. (The byte before
+        # is there because zlib does not find what stands at the very beginning.)
+        for messages in ([b"!" + words, b"-" * (size - 100)], [b"!" + words + b"-" * (size - 100)]):
+            inflater = Inflater(bits, no_context_takeover=False)
+            stream = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
+            for message in messages:
+                data = stream.compress(message) + stream.flush(zlib.Z_SYNC_FLUSH)
+                assert inflate_whole(inflater, data[:-4]) == message
+            data = stream.compress(words) + stream.flush(zlib.Z_SYNC_FLUSH)
+            assert len(data) < 20
+            assert inflate_whole(inflater, data[:-4]) == words
 
     def test_window_slides_over_many_small_messages(self) -> None:
         inflater = Inflater(9, no_context_takeover=False)
@@ -538,6 +539,11 @@ class TestInflater:
         assert inflater.inflate(bytes.fromhex("000900f6ff") + b"Hello", None) == b"Hello"
         with pytest.raises(InvalidPayload, match="ends in the middle of a block"):
             inflater.finish()
+
+    def test_block_whose_header_the_removed_tail_would_not_even_fill_fails(self) -> None:
+        # A dynamic block with 19 code lengths to come: no data, no error, and no end either.
+        with pytest.raises(InvalidPayload, match="ends in the middle of a block"):
+            inflate_whole(Inflater(15, no_context_takeover=False), bytes.fromhex("04e001"))
 
     @pytest.mark.parametrize(
         "data",
@@ -834,6 +840,12 @@ class TestDeflater:
             deflater.deflate(TEXT)
         watch.interrupt_flush = False
         assert inflate_whole(inflater, deflater.deflate(TEXT)) == TEXT
+
+    def test_settings_tell_which_deflaters_give_the_same_bytes(self) -> None:
+        one, same = (Deflater(6, 12, 5, no_context_takeover=True) for _ in range(2))
+        assert one.settings == same.settings == (6, 12, 5)
+        assert one.deflate(TEXT) == same.deflate(TEXT)
+        assert Deflater(6, 12, 5, no_context_takeover=False).settings is None
 
     def test_payload_of_another_type(self) -> None:
         deflater = Deflater(6, 12, 5, no_context_takeover=False)
