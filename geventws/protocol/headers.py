@@ -109,8 +109,9 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         """Return all values of a field, in order."""
         key = name.lower()
-        if key not in self._keys:
-            return []
+        times = self._keys.count(key)
+        if times <= 1:
+            return [self._values[self._keys.index(key)]] if times else []
         return [value for found, value in zip(self._keys, self._values, strict=True) if found == key]
 
     def count(self, name: str) -> int:
