@@ -77,6 +77,10 @@ class build(_build):  # noqa: N801 - the name of the command
 class build_ext(_build_ext):  # noqa: N801 - the name of the command
     """Compile with Cython, all or nothing."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def run(self) -> None:
         try:
             self.prepare()

@@ -22,7 +22,7 @@ import geventws
 CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
-CONNECTION = {"transport", "websocket", "keepalive", "broadcast", "pong", "wire"}
+CONNECTION = {"transport", "websocket", "keepalive", "broadcast", "pong", "wire", "serving"}
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {
     "__main__": {"cli"},
@@ -32,6 +32,7 @@ BUILT_ON = {
     "gunicorn": {"pywsgi", "wsgi"},
     "locust": {"client"},
     "pywsgi": {"wsgi"},
+    "routing": {"converters"},
     "server": {"routing"},
     "testing": {"server", "client", "wsgi", "routing"},
     "wsgi": {"routing"},
