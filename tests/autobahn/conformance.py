@@ -265,7 +265,7 @@ def arguments() -> argparse.Namespace:
         "--write-summary",
         type=pathlib.Path,
         metavar="FILE",
-        help="write the summary here too, if all is as expected",
+        help="write the summary here too, if all is as expected and nothing was left out",
     )
     return parser.parse_args()
 
@@ -340,9 +340,11 @@ def main() -> int:
         say(verdicts.closing_line(outcome))
     say(f"report: {out / 'index.html'}, summary: {out / 'summary.md'}")
     if options.write_summary:
-        if failed or any(outcome.skipped for outcome in outcomes):
+        partial = options.cases not in ("quick", "full") or any(outcome.skipped for outcome in outcomes)
+        if failed or partial:
             say(f"{options.write_summary} is left as it was")
         else:
+            options.write_summary.parent.mkdir(exist_ok=True)
             options.write_summary.write_text(text)
     say(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
