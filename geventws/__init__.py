@@ -38,6 +38,12 @@ from .exceptions import (
     WebSocketError,
 )
 from .options import Compression, Options
+from .protocol.closing import Close
+from .protocol.headers import Headers
+from .protocol.http import Request, Response
+from .protocol.opcodes import CloseCode
+from .server import WebSocketServer
+from .websocket import WebSocket
 
 __all__ = [
     "IMPLEMENTATION",
@@ -72,7 +78,11 @@ __all__ = [
     "PingTimeout",
     "ProtocolError",
     "RemoteProtocolError",
+    "Request",
+    "Response",
+    "WebSocket",
     "WebSocketError",
+    "WebSocketServer",
     "__version__",
     "broadcast",
 ]
