@@ -11,7 +11,10 @@ __all__ = ["build_frame", "unmask", "unmask_text"]
 
 def _xor(data: bytes | bytearray, key: bytes, phase: int) -> bytes:
     """XOR `data` with the key, starting at its octet `phase`."""
+    if len(key) != 4:
+        raise IndexError("a masking key has four octets")
     length = len(data)
+    phase &= 3
     if phase:
         key = key[phase:] + key[:phase]
     # One long integer each: the fastest exclusive-or that the standard library offers.
@@ -28,10 +31,10 @@ def unmask(buffer: bytearray, start: int, end: int, key: bytes | None, phase: in
         end: behind the last.
         key: the masking key, four octets; None for a frame that is not masked.
         phase: the octet of the key that belongs to the first one: the count of payload octets that
-            came before, modulo 4.
+            came before, taken modulo 4.
 
     Raises:
-        IndexError: if the octets do not lie in the buffer.
+        IndexError: if the octets do not lie in the buffer, or the key has not four.
     """
     if not 0 <= start <= end <= len(buffer):
         raise IndexError("octets outside of the buffer")
@@ -45,7 +48,7 @@ def unmask_text(buffer: bytearray, start: int, end: int, key: bytes | None) -> s
 
     Raises:
         UnicodeDecodeError: if it is not UTF-8.
-        IndexError: if the octets do not lie in the buffer.
+        IndexError: if the octets do not lie in the buffer, or the key has not four.
     """
     return unmask(buffer, start, end, key, 0).decode()
 
@@ -60,8 +63,15 @@ def build_frame(first: int, payload: bytes | str, key: bytes | None) -> bytes:
 
     Raises:
         UnicodeEncodeError: if a str holds a lone surrogate.
+        TypeError: for a payload of another type; views and arrays are converted by the caller.
+        IndexError: if the key has not four octets.
     """
-    data = payload.encode() if isinstance(payload, str) else payload
+    if isinstance(payload, str):
+        data = payload.encode()
+    elif isinstance(payload, bytes):
+        data = payload
+    else:
+        raise TypeError("a payload is bytes or str")
     length = len(data)
     masked = 0 if key is None else 0x80
     # RFC 6455 section 5.2: the shortest of three forms of the length.

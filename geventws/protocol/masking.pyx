@@ -41,6 +41,9 @@ cdef void xor(char *target, const char *source, Py_ssize_t length, const char *k
 
 cdef int check(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key, int phase) except -1:
     """Raise unless the octets lie in the buffer and the key is one."""
+    if buffer is None:
+        # To Cython None is a bytearray too.
+        raise TypeError("a buffer is a bytearray")
     if not 0 <= start <= end <= PyByteArray_GET_SIZE(buffer):
         raise IndexError("octets outside of the buffer")
     if key is not None and PyBytes_GET_SIZE(key) != 4:
