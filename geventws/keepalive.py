@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .websocket import WebSocket
+    from .channel import Channel
 
 __all__ = ["Keepalive"]
 
@@ -36,24 +36,24 @@ class Keepalive:
         self._timeout = timeout
         shortest = interval if timeout is None else min(interval, timeout)
         self._tick = shortest / _SHARE
-        self._slots: dict[int, dict[WebSocket, float]] = {}
+        self._slots: dict[int, dict[Channel, float]] = {}
         self._next = 0
         self._timer: Any = None
         #: Connections ended because no byte came in time.
         self.timeouts = 0
 
-    def add(self, ws: WebSocket) -> None:
+    def add(self, ws: Channel) -> None:
         """Begin to watch a connection."""
         self._put(ws, self._hub.loop.now() + self._interval, -1.0)
 
-    def remove(self, ws: WebSocket) -> None:
+    def remove(self, ws: Channel) -> None:
         """Watch it no more."""
         slot = self._slots.get(ws.keepalive_slot)
         if slot is not None:
             slot.pop(ws, None)
         ws.keepalive_slot = -1
 
-    def _put(self, ws: WebSocket, due: float, pinged_at: float) -> None:
+    def _put(self, ws: Channel, due: float, pinged_at: float) -> None:
         """Look at a connection at `due`; `pinged_at` is -1 unless a Ping is under way."""
         number = max(math.ceil(due / self._tick), self._next)
         ws.keepalive_slot = number
@@ -88,7 +88,7 @@ class Keepalive:
             if self._slots and self._timer is None:
                 self._start()
 
-    def _check(self, ws: WebSocket, pinged_at: float, now: float) -> None:
+    def _check(self, ws: Channel, pinged_at: float, now: float) -> None:
         heard = ws.last_received
         if ws.reading_paused:
             self._put(ws, now + self._interval, -1.0)

@@ -21,16 +21,14 @@ SubprotocolSelector = Callable[["Request", Sequence[str]], "str | None"]
 OriginCheck = Callable[["Request", str], bool]
 
 
-def _check_number(name: str, value: Any, kind: type, unit: str) -> None:
+def _check_number(name: str, value: Any, kind: type[int] | type[float], unit: str) -> None:
     """Raise unless `value` is None or a positive number of `kind`."""
     if value is None:
         return
-    accepted: tuple[type, ...] = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted):
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
         raise TypeError(f"{name} takes a number of {unit} or None (unlimited), not {value!r}")
-    number: float = value
     # Compiled code counts in 64 bits; nothing real comes near.
-    if not 0 < number < 2**60:
+    if not 0 < float(value) < 2**60:
         raise ValueError(f"{name} takes a positive number of {unit} or None (unlimited), not {value!r}")
 
 

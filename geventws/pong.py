@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent.event import Event
 
 from .exceptions import ConnectionClosed, PingTimeout
-
-if TYPE_CHECKING:
-    from .websocket import WebSocket
 
 __all__ = ["Pong", "PongQueue"]
 
@@ -87,16 +84,21 @@ class PongQueue:
         self._waiting.append(pong)
         return pong
 
-    def receive(self, payload: bytes, ws: WebSocket) -> None:
-        """Take a Pong. It answers the first Ping of its payload, and those before that."""
+    def receive(self, payload: bytes) -> float | None:
+        """Take a Pong: it answers the first Ping of its payload, and those before that.
+
+        Returns:
+            The round trip in seconds, or None if it answers nothing.
+        """
         waiting = self._waiting
         # RFC 6455 section 5.5.3: a peer may answer only the most recent of several Pings, and may send
         # Pongs that answer nothing.
         for index, pong in enumerate(waiting):
             if pong.payload == payload:
-                for _ in range(index + 1):
-                    ws.latency = waiting.popleft()._receive()
-                return
+                for _ in range(index):
+                    waiting.popleft()._receive()
+                return waiting.popleft()._receive()
+        return None
 
     def end(self, error: Any) -> None:
         """The connection is over: none of them will be answered."""

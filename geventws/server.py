@@ -54,7 +54,6 @@ class Stats:
         refused: upgrades and other requests that were answered with an HTTP status.
         failed_handshakes: connections that ended before a request was read: TLS errors, time-outs.
         closed_clean, closed_unclean: WebSockets that ended with a closing handshake, or without.
-        ping_timeouts, write_timeouts: ends for these reasons.
         slow_consumers: how often a broadcast found a peer that does not keep up.
         messages_received, messages_sent, bytes_received, bytes_sent: of the WebSockets that ended.
     """
@@ -205,18 +204,19 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         request.remote_address = address
         try:
             found = self._decide(request)
-        except InvalidHandshake:
-            raise
+            if not isinstance(found, Response):
+                agreement = agree(request, options)
+        except InvalidHandshake as error:
+            logger.info("%s: refused %r with %d: %s", _name(address), request.path, error.status, error)
+            found = error_response(error)
         except Exception:
             # `process_request`, or a callable among the options.
             logger.exception("%s: deciding on %r raised", _name(address), request.path)
-            found = Response(500)
+            found = Response(500, body="500 Internal Server Error\n")
         if isinstance(found, Response):
-            logger.info("%s: refused %r with %d", _name(address), request.path, found.status)
-            self._refuse(sock, found)
+            self._refuse(sock, found, request.method != "HEAD")
             return None
         handler, arguments = found
-        agreement = agree(request, options)
         sock.sendall(agreement.response())
         ws = WebSocket(
             sock,
@@ -253,14 +253,14 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             found = self._handler.match(request.path)
             if found is None:
                 return Response(404, body="404 Not Found\n")
-            return found  # type: ignore[no-any-return]
+            return found
         return self._handler, {}
 
-    def _refuse(self, sock: Any, response: Response) -> None:
+    def _refuse(self, sock: Any, response: Response, include_body: bool = True) -> None:
         """Send a response and end TCP behind it, so that it arrives whatever else was sent here."""
         self.stats.refused += 1
         try:
-            sock.sendall(response.serialize())
+            sock.sendall(response.serialize(include_body=include_body))
             with gevent.Timeout(_LINGER_SECONDS, False):
                 sock.shutdown(socket.SHUT_WR)
                 # RFC 9112 section 9.6: bytes that nobody read would make the kernel reset TCP, and the

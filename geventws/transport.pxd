@@ -17,21 +17,17 @@ cdef class Transport:
     cdef Connection _core
     cdef int _descriptor
     cdef bint _finishing
-    cdef bytes _held
     cdef object _hub
     cdef long long _lingered
     cdef bint _lingering
     cdef object _loop
     cdef Py_ssize_t _offset
     cdef double _progress_at
-    cdef bint _read_wants_write
     cdef object _read_watcher
     cdef Receiver _receiver
     cdef object _socket
-    cdef bint _tls
     cdef double _write_timeout
     cdef object _write_timer
-    cdef bint _write_wants_read
     cdef object _write_watcher
     cdef readonly bint blocked
     cdef readonly long long bytes_received
@@ -40,12 +36,13 @@ cdef class Transport:
     cdef readonly bint ended
     cdef public double last_received
     cdef readonly bint paused
+    cdef readonly bint write_timed_out
 
     cpdef start(self, bytes data)
-    @cython.locals(buffer=bytearray, count=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t)
     cdef _read(self)
+    cdef Py_ssize_t _receive(self) except -2
     cdef _take(self, bint lent)
-    cdef Py_ssize_t _read_tls(self) except -2
     cdef _receive_end(self)
     @cython.locals(count=Py_ssize_t)
     cdef _read_away(self)
@@ -54,13 +51,16 @@ cdef class Transport:
     cpdef take(self)
     cpdef flush_unless_corked(self)
     cpdef flush(self)
-    @cython.locals(core=Connection, chunks=list, count=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t)
     cdef _write(self)
+    @cython.locals(chunks=list, count=Py_ssize_t)
+    cdef Py_ssize_t _send(self) except -2
     @cython.locals(chunks=list, whole=Py_ssize_t, chunk=bytes)
     cdef _remove(self, Py_ssize_t count)
-    @cython.locals(held=bytes, chunks=list, size=Py_ssize_t, parts=list, chunk=bytes, count=Py_ssize_t)
-    cdef Py_ssize_t _write_tls(self) except -2
     cdef _block(self)
+    cdef _wait_writable(self)
+    cdef _start_write_timer(self, double seconds)
+    cdef _stop_write_timer(self)
     cdef _watch_write(self)
     cdef _unblock(self)
     cpdef finish(self, object timeout)
@@ -68,5 +68,6 @@ cdef class Transport:
     cpdef set_close_deadline(self, object timeout)
     cpdef cancel_deadline(self)
     cdef _linger(self)
+    cdef _end_output(self)
     cpdef end(self, object detail)
     cdef _crash(self, object error)

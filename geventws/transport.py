@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import weakref
 from typing import Any
 
@@ -39,9 +38,6 @@ CORK_LIMIT = 64 * 1024
 
 #: Bytes that are read away, at the most, while the peer ends TCP.
 LINGER_BYTES = 32 * 1024 * 1024
-
-#: One TLS write: bytes joined from small chunks, at most the size of a TLS record.
-TLS_CHUNK = 16 * 1024
 
 _READ = 1
 _WRITE = 2
@@ -87,6 +83,7 @@ class Transport:
         blocked: the socket takes nothing more at the moment.
         paused: reading is stopped, for the application has not received what came.
         ended: the socket is closed.
+        write_timed_out: because of `write_timeout`.
         last_received: when bytes came last, in the loop's time (seconds).
         bytes_received, bytes_sent: counts, before TLS.
     """
@@ -97,21 +94,17 @@ class Transport:
         "_core",
         "_descriptor",
         "_finishing",
-        "_held",
         "_hub",
         "_lingered",
         "_lingering",
         "_loop",
         "_offset",
         "_progress_at",
-        "_read_wants_write",
         "_read_watcher",
         "_receiver",
         "_socket",
-        "_tls",
         "_write_timeout",
         "_write_timer",
-        "_write_wants_read",
         "_write_watcher",
         "blocked",
         "bytes_received",
@@ -120,6 +113,7 @@ class Transport:
         "ended",
         "last_received",
         "paused",
+        "write_timed_out",
     )
 
     def __init__(
@@ -138,8 +132,6 @@ class Transport:
         sock.settimeout(0)
         self._socket = sock
         self._descriptor: int = sock.fileno()
-        # What gevent's SSLSocket and the standard library's have in common, and no plain one has.
-        self._tls = hasattr(sock, "unwrap")
         self._core = core
         self._receiver: Receiver | None = receiver
         self._hub = hub
@@ -150,13 +142,10 @@ class Transport:
         self._write_timeout = -1.0 if write_timeout is None else write_timeout
         self._write_timer: Any = None
         self._close_timer: Any = None
-        self._progress_at = 0.0
+        #: When a write began to wait, or moved last and waits again; -1 since it moved.
+        self._progress_at = -1.0
         #: Bytes of the first chunk that have left already.
         self._offset = 0
-        #: A TLS write that must be tried again with exactly these bytes.
-        self._held: bytes | None = None
-        self._read_wants_write = False
-        self._write_wants_read = False
         #: TCP is to be ended when all has been written.
         self._finishing = False
         #: We have ended our side and read what still comes away, until the peer's end.
@@ -166,6 +155,7 @@ class Transport:
         self.blocked = False
         self.paused = False
         self.ended = False
+        self.write_timed_out = False
         self.last_received: float = hub.loop.now()
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -173,7 +163,7 @@ class Transport:
     def start(self, data: bytes) -> None:
         """Begin to read, `data` first: what came behind the opening handshake."""
         self._read_watcher.start(self._on_readable)
-        if data or self._tls:
+        if data:
             self._core.receive_data(data)
             self._loop.run_callback(self._on_early_data)
 
@@ -184,51 +174,34 @@ class Transport:
         try:
             if self._lingering:
                 self._read_away()
-            elif self._write_wants_read:
-                self._write_wants_read = False
-                self._write()
-                if self._receiver is not None:
-                    self._receiver.handle_drained()
-                if not self.ended:
-                    self._read()
             else:
                 self._read()
         except BaseException as error:
             self._crash(error)
 
     def _on_early_data(self) -> None:
-        """Bytes are here that no watcher tells of: behind the handshake, or inside the TLS object."""
-        try:
-            if self.ended or self._lingering or self.paused:
-                return
-            if not self._tls:
-                self._take(False)
-            else:
-                self._read()
-        except BaseException as error:
-            self._crash(error)
+        """The callback for bytes that no watcher tells of."""
+        if not self.ended and not self._lingering and not self.paused:
+            self.take()
 
     def _read(self) -> None:
         """Receive once and hand over what came."""
-        buffer = self._buffer
-        if self._tls:
-            count = self._read_tls()
-        else:
-            try:
-                count = receive_into(self._descriptor, buffer)
-            except OSError as error:
-                self.end(_describe(error))
-                return
+        try:
+            count = self._receive()
+        except OSError as error:
+            self.end(_describe(error))
+            return
         if count > 0:
             self.last_received = self._loop.now()
             self.bytes_received += count
-            self._core.feed(buffer, count)
+            self._core.feed(self._buffer, count)
             self._take(True)
         elif count == 0:
             self._receive_end()
-        elif self._tls:
-            # Bytes that were fed before, and the end of a pause.
-            self._take(False)
+
+    def _receive(self) -> int:
+        """Receive into the buffer; as `receive_into`."""
+        return receive_into(self._descriptor, self._buffer)
 
     def _take(self, lent: bool) -> None:
         """Let the receiver take the protocol's events; what it answers leaves in one piece."""
@@ -243,36 +216,6 @@ class Transport:
         if not self.ended:
             self.flush()
 
-    def _read_tls(self) -> int:
-        """Receive until the TLS object has no more, or one turn's worth; as `receive_into`."""
-        view = memoryview(self._buffer)
-        filled = 0
-        try:
-            while filled < READ_SIZE:
-                count = self._socket.recv_into(view[filled:])
-                if count == 0:
-                    # The end comes again with the next read, behind what was read before it.
-                    break
-                filled += count
-            if filled:
-                # No watcher tells of bytes that are decrypted already.
-                self._loop.run_callback(self._on_early_data)
-            return filled
-        except ssl.SSLWantReadError:
-            return filled or -1
-        except ssl.SSLWantWriteError:
-            self._read_wants_write = True
-            self._watch_write()
-            return filled or -1
-        except OSError as error:
-            if filled:
-                self._loop.run_callback(self._on_early_data)
-                return filled
-            self.end(_describe(error))
-            return -1
-        finally:
-            view.release()
-
     def _receive_end(self) -> None:
         """The peer ended its side."""
         if self._finishing:
@@ -284,18 +227,10 @@ class Transport:
     def _read_away(self) -> None:
         """Read what comes behind the end, so that the kernel does not answer it with a reset that
         would destroy our last bytes on their way (RFC 9112 section 9.6)."""
-        if self._tls:
-            try:
-                count = self._socket.recv_into(self._buffer)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except OSError:
-                count = 0
-        else:
-            try:
-                count = receive_into(self._descriptor, self._buffer)
-            except OSError:
-                count = 0
+        try:
+            count = receive_into(self._descriptor, self._buffer)
+        except OSError:
+            count = 0
         if count > 0:
             self._lingered += count
         if count == 0 or self._lingered > LINGER_BYTES:
@@ -314,8 +249,6 @@ class Transport:
             if not self.ended:
                 self.last_received = self._loop.now()
                 self._read_watcher.start(self._on_readable)
-                if self._tls:
-                    self._loop.run_callback(self._on_early_data)
 
     # Writing
 
@@ -344,29 +277,34 @@ class Transport:
 
     def _write(self) -> None:
         """Write until nothing is left or the socket takes no more."""
-        core = self._core
-        chunks = core.out
         try:
-            while chunks or self._held is not None:
-                if self._tls:
-                    count = self._write_tls()
-                else:
-                    count = send_chunks(self._descriptor, chunks, self._offset)
-                if count < 0:
-                    self._block()
-                    return
+            while True:
+                count = self._send()
+                if count <= 0:
+                    break
                 self.bytes_sent += count
-                core.out_size -= count
+                self._core.out_size -= count
                 self._progress_at = -1.0
-                if not self._tls:
-                    self._remove(count)
         except OSError as error:
             self.end(_describe(error))
+            return
+        if count < 0:
+            self._block()
             return
         if self.blocked:
             self._unblock()
         if self._finishing and not self._lingering:
             self._linger()
+
+    def _send(self) -> int:
+        """Send what goes out at once: the bytes that left, 0 if nothing is left, -1 if none could."""
+        chunks = self._core.out
+        if not chunks:
+            return 0
+        count = send_chunks(self._descriptor, chunks, self._offset)
+        if count > 0:
+            self._remove(count)
+        return count
 
     def _remove(self, count: int) -> None:
         """Take `count` bytes that have left off the protocol's chunks."""
@@ -381,56 +319,30 @@ class Transport:
         del chunks[:whole]
         self._offset = count
 
-    def _write_tls(self) -> int:
-        """Write one piece through TLS; as `send_chunks`."""
-        held = self._held
-        if held is None:
-            # One record's worth: a part of a large frame, or small ones together.
-            chunks = self._core.out
-            held = chunks[0]
-            if self._offset or len(held) > TLS_CHUNK:
-                held = held[self._offset : self._offset + TLS_CHUNK]
-            else:
-                size = 0
-                parts = []
-                for chunk in chunks:
-                    size += len(chunk)
-                    if size > TLS_CHUNK:
-                        break
-                    parts.append(chunk)
-                if len(parts) > 1:
-                    held = b"".join(parts)
-            self._remove(len(held))
-            # A write that wants something first is tried again with exactly the same bytes.
-            self._held = held
-        try:
-            # Not `send`: with a timeout of 0 gevent's returns 0 where this one tells what is wanted.
-            count = int(self._socket.write(held))
-        except ssl.SSLWantWriteError:
-            return -1
-        except ssl.SSLWantReadError:
-            self._write_wants_read = True
-            return -1
-        self._held = held[count:] if count < len(held) else None
-        return count
-
     def _block(self) -> None:
         """Wait in the hub until the socket takes more."""
-        if self._write_wants_read:
-            if self._write_watcher is not None:
-                self._write_watcher.stop()
-        else:
-            self._watch_write()
+        self._wait_writable()
         if not self.blocked:
             self.blocked = True
             # A peer that does not read has its Pings remembered, not answered one by one.
             self._core.hold_pongs = True
+        if self._progress_at < 0:
+            self._progress_at = self._loop.now()
         if self._write_timeout >= 0 and self._write_timer is None:
-            self._progress_at = self._loop.now()
-            self._write_timer = self._loop.timer(self._write_timeout)
-            self._write_timer.start(self._on_write_timeout)
-        elif self._progress_at < 0:
-            self._progress_at = self._loop.now()
+            self._start_write_timer(self._write_timeout)
+
+    def _wait_writable(self) -> None:
+        self._watch_write()
+
+    def _start_write_timer(self, seconds: float) -> None:
+        self._write_timer = self._loop.timer(seconds)
+        self._write_timer.start(self._on_write_timeout)
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.stop()
+            self._write_timer.close()
+            self._write_timer = None
 
     def _watch_write(self) -> None:
         if self._write_watcher is None:
@@ -441,12 +353,9 @@ class Transport:
     def _unblock(self) -> None:
         """All that waited was written."""
         self.blocked = False
-        if self._write_watcher is not None and not self._read_wants_write:
+        if self._write_watcher is not None:
             self._write_watcher.stop()
-        if self._write_timer is not None:
-            self._write_timer.stop()
-            self._write_timer.close()
-            self._write_timer = None
+        self._stop_write_timer()
         self._core.release_pongs()
         if self._core.out:
             self._write()
@@ -454,17 +363,8 @@ class Transport:
     def _on_writable(self) -> None:
         """The write watcher's callback."""
         try:
-            if self._read_wants_write:
-                self._read_wants_write = False
-                if not self.blocked:
-                    self._write_watcher.stop()
-                if not self.paused and not self._lingering:
-                    self._read()
-                if self.ended:
-                    return
-            if self.blocked:
-                self._write()
-            if self._receiver is not None and not self.ended:
+            self._write()
+            if self._receiver is not None:
                 self._receiver.handle_drained()
         except BaseException as error:
             self._crash(error)
@@ -472,17 +372,14 @@ class Transport:
     def _on_write_timeout(self) -> None:
         """The write timer's callback: nothing has moved, or something has and it starts again."""
         try:
-            timer = self._write_timer
-            if timer is None:
-                return
+            self._stop_write_timer()
             waited = self._loop.now() - self._progress_at if self._progress_at >= 0 else 0.0
+            # Timers are exact to a fraction of a millisecond, not to the last digit.
             if waited >= self._write_timeout * 0.999:
+                self.write_timed_out = True
                 self.end(f"a write made no progress for {self._write_timeout:g} seconds (write_timeout)")
-                return
-            timer.stop()
-            timer.close()
-            self._write_timer = self._loop.timer(self._write_timeout - waited)
-            self._write_timer.start(self._on_write_timeout)
+            else:
+                self._start_write_timer(self._write_timeout - waited)
         except BaseException as error:
             self._crash(error)
 
@@ -492,13 +389,14 @@ class Transport:
         """End TCP in order when all has been written (RFC 6455 section 7.1.1).
 
         Args:
-            timeout: seconds for the peer to end its side after that; None for no limit.
+            timeout: seconds for the peer to end its side, where the handshake has no deadline yet; None
+                for no limit.
         """
         if self._finishing or self.ended:
             return
         self._finishing = True
         self.resume()
-        self._set_deadline(timeout)
+        self.set_close_deadline(timeout)
         if not self.corked:
             self.flush()
 
@@ -537,15 +435,12 @@ class Transport:
         """Everything is written: end our side, and wait for the peer's end."""
         self._lingering = True
         try:
-            if self._tls:
-                try:
-                    # Sends close_notify; the peer's is not waited for.
-                    self._socket.unwrap()
-                except (OSError, ValueError):
-                    pass
-            self._socket.shutdown(socket.SHUT_WR)
+            self._end_output()
         except OSError:
             self.end("")
+
+    def _end_output(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
 
     def end(self, detail: str) -> None:
         """Close the socket now. May be called more than once and from any greenlet of the thread.
@@ -562,10 +457,7 @@ class Transport:
         if self._write_watcher is not None:
             self._write_watcher.stop()
             self._write_watcher.close()
-        if self._write_timer is not None:
-            self._write_timer.stop()
-            self._write_timer.close()
-            self._write_timer = None
+        self._stop_write_timer()
         self.cancel_deadline()
         try:
             self._socket.close()
@@ -573,7 +465,6 @@ class Transport:
             pass
         receiver = self._receiver
         self._receiver = None
-        self._held = None
         self._core.out.clear()
         self._core.out_size = 0
         if receiver is not None:

@@ -1,0 +1,70 @@
+cimport cython
+
+from geventws.protocol.connection cimport Connection
+from geventws.transport cimport Receiver, Transport
+from geventws.wire cimport switch
+
+
+cdef class Channel(Receiver):
+    cdef dict __dict__
+    cdef object __weakref__
+    cdef list _after_fragments
+    cdef int _budget
+    cdef list _closers
+    cdef Connection _core
+    cdef object _detail
+    cdef bint _discarding
+    cdef object _fragment_sender
+    cdef Py_ssize_t _head
+    cdef object _hub
+    cdef object _keepalive
+    cdef long long _max_queue
+    cdef long long _max_queue_bytes
+    cdef bint _more
+    cdef object _options
+    cdef object _pongs
+    cdef list _queue
+    cdef long long _queue_bytes
+    cdef object _receiving
+    cdef bint _scheduled
+    cdef object _senders
+    cdef list _sizes
+    cdef bint _terminal
+    cdef Transport _transport
+    cdef long long _write_limit
+    cdef readonly object id
+    cdef public object keepalive_slot
+    cdef readonly object latency
+    cdef readonly long long messages_discarded
+    cdef readonly long long messages_received
+    cdef readonly long long messages_sent
+    cdef public object on_end
+
+    cdef _start(self, bytes early_data)
+    cpdef handle_input(self)
+    @cython.locals(core=Connection, event=int)
+    cdef _decode(self)
+    cdef bint _full(self)
+    @cython.locals(head=Py_ssize_t, queue=list)
+    cdef _take(self)
+    cdef _discard(self)
+    cdef _resume(self)
+    cdef _schedule(self)
+    cdef _wait_for_message(self, object timeout)
+    cdef _current(self, object what)
+    cdef bint _blocked(self, object current)
+    @cython.locals(mine=bint)
+    cdef _wait_writable(self)
+    cpdef handle_drained(self)
+    cdef _send_ping(self, object payload)
+    cpdef begin_close(self, object code, object reason)
+    cdef _act(self)
+    cdef _closed_error(self)
+    cpdef handle_end(self, object detail)
+    cpdef handle_error(self, object error)
+    cdef _wake_all(self)
+    cdef bint _wait_ended(self, object timeout)
+
+
+cdef long long _UNLIMITED
+cdef int _NEED_DATA, _MESSAGE, _PONG

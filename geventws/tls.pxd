@@ -1,0 +1,16 @@
+cimport cython
+
+from geventws.transport cimport Transport
+
+
+cdef class TLSTransport(Transport):
+    cdef bytes _held
+    cdef bint _read_wants_write
+    cdef bint _write_wants_read
+
+    @cython.locals(filled=Py_ssize_t, count=Py_ssize_t)
+    cdef Py_ssize_t _receive(self) except -2
+    @cython.locals(held=bytes, chunks=list, size=Py_ssize_t, parts=list, chunk=bytes, count=Py_ssize_t)
+    cdef Py_ssize_t _send(self) except -2
+    cdef _wait_writable(self)
+    cdef _end_output(self)

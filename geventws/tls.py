@@ -1,0 +1,157 @@
+"""TLS on the same way as plain TCP: what is different about reading, writing and ending.
+
+Traps that this file is about:
+
+* A watcher tells of encrypted bytes. What is decrypted already, inside the TLS object, it never tells:
+  so everything is read out, or another turn is scheduled.
+* A write that could not be done is tried again with exactly the same bytes.
+* Reading may want to write first, and the other way round.
+
+Hot: compiled with tls.pxd, because it overrides what is compiled there.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from .transport import READ_SIZE, Transport
+
+__all__ = ["TLSTransport"]
+
+#: One write: at most a TLS record, small frames joined.
+_CHUNK = 16 * 1024
+
+
+class TLSTransport(Transport):
+    """A `Transport` over an SSLSocket whose handshake is done; from gevent or the standard library."""
+
+    __slots__ = ("_held", "_read_wants_write", "_write_wants_read")
+
+    def start(self, data: bytes) -> None:
+        """Begin to read, `data` first: what came behind the opening handshake."""
+        #: A write that must be tried again with exactly these bytes.
+        self._held: bytes | None = None
+        self._read_wants_write = False
+        self._write_wants_read = False
+        super().start(data)
+        self._loop.run_callback(self._on_decrypted)
+
+    def resume(self) -> None:
+        """Read again."""
+        paused = self.paused
+        super().resume()
+        if paused and not self.ended:
+            self._loop.run_callback(self._on_decrypted)
+
+    def _on_decrypted(self) -> None:
+        """The callback for bytes that may be in the TLS object, of which no watcher tells."""
+        try:
+            if not self.ended and not self._lingering and not self.paused:
+                self._read()
+        except BaseException as error:
+            self._crash(error)
+
+    def _on_readable(self) -> None:
+        """The read watcher's callback."""
+        try:
+            if self._write_wants_read and not self._lingering:
+                self._write_wants_read = False
+                self._write()
+                if self._receiver is not None:
+                    self._receiver.handle_drained()
+            if self.ended:
+                return
+            if self._lingering:
+                self._read_away()
+            else:
+                self._read()
+        except BaseException as error:
+            self._crash(error)
+
+    def _on_writable(self) -> None:
+        """The write watcher's callback."""
+        try:
+            if self._read_wants_write:
+                self._read_wants_write = False
+                if not self.blocked:
+                    self._write_watcher.stop()
+                if not self.paused and not self._lingering:
+                    self._read()
+            if self.blocked and not self.ended:
+                self._write()
+            if self._receiver is not None:
+                self._receiver.handle_drained()
+        except BaseException as error:
+            self._crash(error)
+
+    def _receive(self) -> int:
+        view = memoryview(self._buffer)
+        filled = 0
+        try:
+            while filled < READ_SIZE:
+                count = self._socket.recv_into(view[filled:])
+                if count == 0:
+                    # The end of the stream; it comes again with the next read.
+                    break
+                filled += count
+        except ssl.SSLWantReadError:
+            return filled or -1
+        except ssl.SSLWantWriteError:
+            self._read_wants_write = True
+            self._watch_write()
+            return filled or -1
+        except OSError:
+            # What came before the error is handed over first; it comes again.
+            if not filled:
+                raise
+        finally:
+            view.release()
+        if filled:
+            self._loop.run_callback(self._on_decrypted)
+        return filled
+
+    def _send(self) -> int:
+        held = self._held
+        if held is None:
+            chunks = self._core.out
+            if not chunks:
+                return 0
+            held = chunks[0]
+            if self._offset or len(held) > _CHUNK:
+                held = held[self._offset : self._offset + _CHUNK]
+            elif len(chunks) > 1:
+                size = 0
+                parts = []
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > _CHUNK:
+                        break
+                    parts.append(chunk)
+                held = b"".join(parts)
+            self._remove(len(held))
+            self._held = held
+        try:
+            # Not `send`: with a timeout of 0 gevent's returns 0 where this tells what is wanted.
+            count = int(self._socket.write(held))
+        except ssl.SSLWantWriteError:
+            return -1
+        except ssl.SSLWantReadError:
+            self._write_wants_read = True
+            return -1
+        self._held = held[count:] if count < len(held) else None
+        return count
+
+    def _wait_writable(self) -> None:
+        if not self._write_wants_read:
+            self._watch_write()
+        elif self._write_watcher is not None:
+            self._write_watcher.stop()
+
+    def _end_output(self) -> None:
+        try:
+            # Sends close_notify (RFC 8446 section 6.1); the peer's is not waited for.
+            self._socket.unwrap()
+        except (OSError, ValueError):
+            pass
+        # The rest is read away encrypted as it is.
+        super()._end_output()
