@@ -38,12 +38,13 @@ from .exceptions import (
     WebSocketError,
 )
 from .options import Compression, Options
+from .pong import Pong
 from .protocol.closing import Close
 from .protocol.headers import Headers
 from .protocol.http import Request, Response
-from .protocol.opcodes import CloseCode
-from .server import WebSocketServer
-from .websocket import WebSocket
+from .protocol.opcodes import CloseCode, Opcode
+from .server import Stats, WebSocketServer
+from .websocket import State, WebSocket
 
 __all__ = [
     "IMPLEMENTATION",
@@ -73,13 +74,17 @@ __all__ = [
     "LocalProtocolError",
     "MessageTooBig",
     "NegotiationError",
+    "Opcode",
     "OpenTimeout",
     "Options",
     "PingTimeout",
+    "Pong",
     "ProtocolError",
     "RemoteProtocolError",
     "Request",
     "Response",
+    "State",
+    "Stats",
     "WebSocket",
     "WebSocketError",
     "WebSocketServer",
