@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..exceptions import InvalidPayload, MessageTooBig, NegotiationError
+from ..exceptions import InvalidPayload, MessageTooBig, NegotiationError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from ..options import Compression
@@ -262,9 +262,11 @@ class Inflater:
         no_context_takeover: the peer starts each message with an empty window.
     """
 
-    __slots__ = ("_no_context_takeover", "_size", "_stream", "_streams", "_window", "_window_bits")
+    __slots__ = ("_no_context_takeover", "_size", "_stream", "_streams", "_window", "_window_bits", "partial")
 
     def __init__(self, window_bits: int, *, no_context_takeover: bool) -> None:
+        #: Of the piece that `inflate` raised for.
+        self.partial = b""
         self._window_bits = max(window_bits, _SMALLEST_WINDOW_BITS)
         self._no_context_takeover = no_context_takeover
         self._window = b""
@@ -290,8 +292,19 @@ class Inflater:
             MessageTooBig: more than `max_length` would come out; no more than one byte above was
                 inflated.
             InvalidPayload: this is not DEFLATE data.
+
+        Either way `partial` is what came out before, as far as zlib tells.
         """
         output: list[bytes] = []
+        try:
+            self._inflate_to(output, data, max_length)
+        except RemoteProtocolError:
+            self.partial = b"".join(output)
+            raise
+        return b"".join(output)
+
+    def _inflate_to(self, output: list[bytes], data: bytes, max_length: int | None) -> None:
+        """Do the work of `inflate`; what comes out is put into `output`."""
         limit = None if max_length is None else self._size + max_length
         position = 0
         while position < len(data):
@@ -306,6 +319,7 @@ class Inflater:
                 raise InvalidPayload(f"the compressed data is invalid: {error}", "payload.deflate") from error
             self._size += len(inflated)
             if limit is not None and self._size > limit:
+                output.append(inflated[: limit - self._size])
                 raise MessageTooBig(
                     f"a message that inflates to more than {limit} bytes (max_message_size)",
                     self._size,
@@ -320,7 +334,6 @@ class Inflater:
                 self._stream = None
             else:
                 position += len(piece) - len(stream.unconsumed_tail)
-        return b"".join(output)
 
     def finish(self) -> None:
         """End the message: check that it is complete, and prepare for the next.
@@ -356,6 +369,7 @@ class Inflater:
 
     def close(self) -> None:
         """Drop everything; what refers to earlier messages can not be inflated any more."""
+        self.partial = b""
         self._stream = None
         self._streams = 0
         self._size = 0

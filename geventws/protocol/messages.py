@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import io
 
-from ..exceptions import InvalidFrame, InvalidPayload, MessageTooBig
+from ..exceptions import InvalidFrame, InvalidPayload, MessageTooBig, RemoteProtocolError
 from .deflate import Inflater
 from .frames import FrameReader
 
@@ -98,12 +98,13 @@ class MessageReader:
                 "message.fragments",
             )
         limit = self._max_wire_size if self._compressed else self._max_size
-        # Compared without adding: a peer can claim a length next to what the sum can hold.
-        if limit >= 0 and frame.length > limit - self._wire_size:
-            size = self._wire_size
-            size += frame.length
-            raise self._too_big(size)
-        self._wire_size += frame.length
+        if limit >= 0:
+            # Compared without adding: a peer can claim a length next to what the sum can hold.
+            if frame.length > limit - self._wire_size:
+                size = self._wire_size
+                size += frame.length
+                raise self._too_big(size)
+            self._wire_size += frame.length
         self.expect_continuation = not frame.fin
 
     def _expect(self, text: bool) -> None:
@@ -134,7 +135,7 @@ class MessageReader:
                 try:
                     return frame.take_text()
                 except UnicodeDecodeError as exc:
-                    raise _not_utf8(exc) from None
+                    raise _not_utf8(exc.reason) from None
         self._add(frame.take(), frame.fin and not frame.in_frame)
         if frame.in_frame or not frame.fin:
             return None
@@ -145,7 +146,13 @@ class MessageReader:
         if self._compressed:
             inflater = self._inflater
             assert inflater is not None
-            data = inflater.inflate(data, None if self._max_size < 0 else self._max_size - self.size)
+            try:
+                data = inflater.inflate(data, None if self._max_size < 0 else self._max_size - self.size)
+            except RemoteProtocolError:
+                # What came out before may break a rule too: the first violation is the one that
+                # is told, however the bytes were cut.
+                self._append(inflater.partial)
+                raise
             self._append(data)
             if last:
                 inflater.finish()
@@ -177,7 +184,13 @@ class MessageReader:
         try:
             text.write(self._decoder.decode(data, last))
         except UnicodeDecodeError as exc:
-            raise _not_utf8(exc) from None
+            raise _not_utf8(exc.reason) from None
+        if not last and data[-1] >= 0xA0:
+            # The decoder waits for all three bytes of a surrogate (it can be told to let them
+            # pass), although the second one decides.
+            pending = self._decoder.getstate()[0]
+            if len(pending) == 2 and pending[0] == 0xED:
+                raise _not_utf8("invalid continuation byte")
 
     def _finish(self) -> str | bytes:
         """Return the message and be ready for the next."""
@@ -198,8 +211,8 @@ class MessageReader:
             self._inflater.close()
 
 
-def _not_utf8(exc: UnicodeDecodeError) -> InvalidPayload:
-    return InvalidPayload(f"text is not UTF-8: {exc.reason}", "payload.utf8")
+def _not_utf8(reason: str) -> InvalidPayload:
+    return InvalidPayload(f"text is not UTF-8: {reason}", "payload.utf8")
 
 
 #: Stands for the text of a message of which nothing came yet.
