@@ -74,12 +74,8 @@ class Keepalive:
         self._timer.close()
         self._timer = None
         try:
-            # The loop may have been held up: catch up with the slots that it missed.
-            for number in (
-                range(self._next, last + 1) if last - self._next < len(self._slots) else sorted(self._slots)
-            ):
-                if number > last:
-                    break
+            # More than one, where the loop was held up.
+            for number in sorted(number for number in self._slots if number <= last):
                 for ws, pinged_at in self._slots.pop(number, {}).items():
                     if ws.keepalive_slot == number:
                         self._check(ws, pinged_at, now)
