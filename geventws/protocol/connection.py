@@ -257,7 +257,8 @@ class Connection:
         self.hold_pongs = False
         payload = self._held_ping
         self._held_ping = None
-        if payload is not None and self.close_sent is None:
+        # Nothing is written after a Close, and nothing after the end of TCP.
+        if payload is not None and self.phase == 0:
             self._put(0x8A, payload)
 
     def receive_end(self) -> None:
@@ -380,6 +381,8 @@ class Connection:
 
     def fail(self, error: ProtocolError) -> None:
         """Fail the connection (RFC 6455 section 7.1.7): send a Close, look at nothing any more."""
+        # What was told and not yet acted on comes too late.
+        self._deferred = None
         if self.error is None:
             self.error = error
         if self.phase == Phase.OPEN:
