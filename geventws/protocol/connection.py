@@ -192,7 +192,8 @@ class Connection:
         self._deferred = None
         if isinstance(deferred, ProtocolError):
             self.fail(deferred)
-        elif isinstance(deferred, Close):
+        else:
+            assert deferred is not None
             self._move(Step.RECEIVE_CLOSE)
             self.close_received = deferred
             self.received_first = self.close_sent is None
