@@ -393,6 +393,27 @@ class TestCompression:
             whole = type(fragments[0])().join(fragments)  # type: ignore[arg-type]
             assert self.exchange(peer, other) == [("message", whole)]
 
+    @pytest.mark.parametrize(
+        "deflate",
+        [
+            DeflateParameters(),
+            DeflateParameters(server_no_context_takeover=True, client_no_context_takeover=True),
+        ],
+    )
+    def test_a_message_for_many(self, client: bool, deflate: DeflateParameters) -> None:
+        peer, other = Peer(client, deflate=deflate, threshold=10), self.other(client, deflate)
+        for message, compress, first in (
+            (TEXT, None, 0xC1),
+            (TEXT, None, 0xC1),
+            (TEXT.encode(), True, 0xC2),
+            ("short", None, 0x81),
+            ("short", True, 0xC1),
+            (TEXT, False, 0x81),
+        ):
+            peer.connection.send_shared(SharedMessage(message), compress)
+            assert peer.connection.out[0][0] == first
+            assert self.exchange(peer, other) == [("message", message)]
+
     def test_control_frames_are_not_compressed(self, client: bool) -> None:
         peer = Peer(client, deflate=DeflateParameters())
         peer.connection.send_ping(b"x" * 100)
