@@ -98,7 +98,7 @@ class TLSTransport(Transport):
             return filled or -1
         except ssl.SSLWantWriteError:
             self._read_wants_write = True
-            self._watch_write()
+            super()._wait_writable()
             return filled or -1
         except OSError:
             # What came before the error is handed over first; it comes again.
@@ -143,7 +143,7 @@ class TLSTransport(Transport):
 
     def _wait_writable(self) -> None:
         if not self._write_wants_read:
-            self._watch_write()
+            super()._wait_writable()
         elif self._write_watcher is not None:
             self._write_watcher.stop()
 

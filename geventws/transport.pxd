@@ -12,6 +12,7 @@ cdef class Receiver:
 
 
 cdef class Transport:
+    cdef object _broken
     cdef bytearray _buffer
     cdef object _close_timer
     cdef Connection _core
@@ -22,6 +23,7 @@ cdef class Transport:
     cdef bint _lingering
     cdef object _loop
     cdef Py_ssize_t _offset
+    cdef bint _peer_ended
     cdef double _progress_at
     cdef object _read_watcher
     cdef Receiver _receiver
@@ -53,6 +55,7 @@ cdef class Transport:
     cpdef flush(self)
     @cython.locals(count=Py_ssize_t)
     cdef _write(self)
+    cdef _break(self, object detail)
     @cython.locals(chunks=list, count=Py_ssize_t)
     cdef Py_ssize_t _send(self) except -2
     @cython.locals(chunks=list, whole=Py_ssize_t, chunk=bytes)
@@ -61,10 +64,8 @@ cdef class Transport:
     cdef _wait_writable(self)
     cdef _start_write_timer(self, double seconds)
     cdef _stop_write_timer(self)
-    cdef _watch_write(self)
     cdef _unblock(self)
     cpdef finish(self, object timeout)
-    cdef _set_deadline(self, object timeout)
     cpdef set_close_deadline(self, object timeout)
     cpdef cancel_deadline(self)
     cdef _linger(self)

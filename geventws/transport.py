@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import socket
 import weakref
+from time import monotonic
 from typing import Any
 
 from .protocol.connection import Connection
@@ -84,37 +85,16 @@ class Transport:
         paused: reading is stopped, for the application has not received what came.
         ended: the socket is closed.
         write_timed_out: because of `write_timeout`.
-        last_received: when bytes came last, in the loop's time (seconds).
+        last_received: when bytes came last, in seconds of `time.monotonic`.
         bytes_received, bytes_sent: counts, before TLS.
     """
 
     __slots__ = (
-        "_buffer",
-        "_close_timer",
-        "_core",
-        "_descriptor",
-        "_finishing",
-        "_hub",
-        "_lingered",
-        "_lingering",
-        "_loop",
-        "_offset",
-        "_progress_at",
-        "_read_watcher",
-        "_receiver",
-        "_socket",
-        "_write_timeout",
-        "_write_timer",
-        "_write_watcher",
-        "blocked",
-        "bytes_received",
-        "bytes_sent",
-        "corked",
-        "ended",
-        "last_received",
-        "paused",
-        "write_timed_out",
-    )
+        "_broken", "_buffer", "_close_timer", "_core", "_descriptor", "_finishing", "_hub", "_lingered",
+        "_lingering", "_loop", "_offset", "_peer_ended", "_progress_at", "_read_watcher", "_receiver",
+        "_socket", "_write_timeout", "_write_timer", "_write_watcher", "blocked", "bytes_received",
+        "bytes_sent", "corked", "ended", "last_received", "paused", "write_timed_out",
+    )  # fmt: skip
 
     def __init__(
         self, sock: Any, core: Connection, receiver: Receiver, hub: Any, write_timeout: float | None
@@ -126,8 +106,7 @@ class Transport:
             core: the protocol of this connection.
             receiver: what is told of it.
             hub: gevent's hub of this thread.
-            write_timeout: seconds without progress of a write after which the connection is
-                aborted; None for no limit.
+            write_timeout: seconds without progress of a write until it is aborted; None for no limit.
         """
         sock.settimeout(0)
         self._socket = sock
@@ -151,12 +130,16 @@ class Transport:
         #: We have ended our side and read what still comes away, until the peer's end.
         self._lingering = False
         self._lingered = 0
+        #: The peer ended its side while bytes for it still wait here.
+        self._peer_ended = False
+        #: Why nothing can be written any more, or ""; what the peer sent before that is still read.
+        self._broken = ""
         self.corked = False
         self.blocked = False
         self.paused = False
         self.ended = False
         self.write_timed_out = False
-        self.last_received: float = hub.loop.now()
+        self.last_received = monotonic()
         self.bytes_received = 0
         self.bytes_sent = 0
 
@@ -165,7 +148,7 @@ class Transport:
         self._read_watcher.start(self._on_readable)
         if data:
             self._core.receive_data(data)
-            self._loop.run_callback(self._on_early_data)
+            self._loop.run_callback(self.take)
 
     # Reading
 
@@ -179,11 +162,6 @@ class Transport:
         except BaseException as error:
             self._crash(error)
 
-    def _on_early_data(self) -> None:
-        """The callback for bytes that no watcher tells of."""
-        if not self.ended and not self._lingering and not self.paused:
-            self.take()
-
     def _read(self) -> None:
         """Receive once and hand over what came."""
         try:
@@ -192,7 +170,7 @@ class Transport:
             self.end(_describe(error))
             return
         if count > 0:
-            self.last_received = self._loop.now()
+            self.last_received = monotonic()
             self.bytes_received += count
             self._core.feed(self._buffer, count)
             self._take(True)
@@ -216,9 +194,20 @@ class Transport:
         if not self.ended:
             self.flush()
 
+    def take(self) -> None:
+        """Let the receiver go on with what was fed before; in the hub."""
+        try:
+            self._take(False)
+        except BaseException as error:
+            self._crash(error)
+
     def _receive_end(self) -> None:
         """The peer ended its side."""
-        if self._finishing:
+        if self._finishing and self.blocked and not self._broken:
+            # It may still read; what waits is written first.
+            self._peer_ended = True
+            self._read_watcher.stop()
+        elif self._finishing:
             # RFC 6455 section 7.1.1: both Closes went; or we failed the connection.
             self.end("")
         else:
@@ -231,8 +220,7 @@ class Transport:
             count = receive_into(self._descriptor, self._buffer)
         except OSError:
             count = 0
-        if count > 0:
-            self._lingered += count
+        self._lingered += max(count, 0)
         if count == 0 or self._lingered > LINGER_BYTES:
             self.end("")
 
@@ -247,17 +235,10 @@ class Transport:
         if self.paused:
             self.paused = False
             if not self.ended:
-                self.last_received = self._loop.now()
+                self.last_received = monotonic()
                 self._read_watcher.start(self._on_readable)
 
     # Writing
-
-    def take(self) -> None:
-        """Let the receiver go on with what was fed before; in the hub."""
-        try:
-            self._take(False)
-        except BaseException as error:
-            self._crash(error)
 
     def flush_unless_corked(self) -> None:
         """Write now, unless the callback that is running will do so at its end."""
@@ -286,7 +267,7 @@ class Transport:
                 self._core.out_size -= count
                 self._progress_at = -1.0
         except OSError as error:
-            self.end(_describe(error))
+            self._break(_describe(error))
             return
         if count < 0:
             self._block()
@@ -295,6 +276,31 @@ class Transport:
             self._unblock()
         if self._finishing and not self._lingering:
             self._linger()
+
+    def _break(self, detail: str) -> None:
+        """Nothing can be written any more. The peer's last words may be here: in the hub, they are read."""
+        self._broken = detail
+        self.blocked = True
+        self._core.hold_pongs = True
+        self._core.out.clear()
+        self._core.out_size = 0
+        if self._write_watcher is not None:
+            self._write_watcher.stop()
+        self._stop_write_timer()
+        self._loop.run_callback(self._on_broken)
+
+    def _on_broken(self) -> None:
+        """The callback behind a write that failed."""
+        try:
+            for _ in range(LINGER_BYTES // READ_SIZE):
+                before = self.bytes_received
+                if not self.paused and not self.ended:
+                    self._read()
+                if self.bytes_received == before:
+                    break
+            self.end(self._broken)
+        except BaseException as error:
+            self._crash(error)
 
     def _send(self) -> int:
         """Send what goes out at once: the bytes that left, 0 if nothing is left, -1 if none could."""
@@ -327,12 +333,9 @@ class Transport:
             # A peer that does not read has its Pings remembered, not answered one by one.
             self._core.hold_pongs = True
         if self._progress_at < 0:
-            self._progress_at = self._loop.now()
+            self._progress_at = monotonic()
         if self._write_timeout >= 0 and self._write_timer is None:
             self._start_write_timer(self._write_timeout)
-
-    def _wait_writable(self) -> None:
-        self._watch_write()
 
     def _start_write_timer(self, seconds: float) -> None:
         self._write_timer = self._loop.timer(seconds)
@@ -344,7 +347,7 @@ class Transport:
             self._write_timer.close()
             self._write_timer = None
 
-    def _watch_write(self) -> None:
+    def _wait_writable(self) -> None:
         if self._write_watcher is None:
             self._write_watcher = self._loop.io(self._descriptor, _WRITE)
         if not self._write_watcher.active:
@@ -372,14 +375,18 @@ class Transport:
     def _on_write_timeout(self) -> None:
         """The write timer's callback: nothing has moved, or something has and it starts again."""
         try:
+            # The loop may have been held up, and the peer have read meanwhile.
+            self._on_writable()
             self._stop_write_timer()
-            waited = self._loop.now() - self._progress_at if self._progress_at >= 0 else 0.0
+            if self.ended or not self.blocked or self._broken:
+                return
+            left = self._progress_at + self._write_timeout - monotonic()
             # Timers are exact to a fraction of a millisecond, not to the last digit.
-            if waited >= self._write_timeout * 0.999:
+            if left <= self._write_timeout * 0.001:
                 self.write_timed_out = True
                 self.end(f"a write made no progress for {self._write_timeout:g} seconds (write_timeout)")
             else:
-                self._start_write_timer(self._write_timeout - waited)
+                self._start_write_timer(left)
         except BaseException as error:
             self._crash(error)
 
@@ -397,19 +404,13 @@ class Transport:
         self._finishing = True
         self.resume()
         self.set_close_deadline(timeout)
-        if not self.corked:
-            self.flush()
-
-    def _set_deadline(self, timeout: float | None) -> None:
-        self.cancel_deadline()
-        if timeout is not None:
-            self._close_timer = self._loop.timer(timeout)
-            self._close_timer.start(self._on_close_timeout, timeout)
+        self.flush_unless_corked()
 
     def set_close_deadline(self, timeout: float | None) -> None:
         """Give the closing handshake a deadline in seconds, unless it has one."""
-        if self._close_timer is None and not self.ended:
-            self._set_deadline(timeout)
+        if timeout is not None and self._close_timer is None and not self.ended:
+            self._close_timer = self._loop.timer(timeout)
+            self._close_timer.start(self._on_close_timeout, timeout)
 
     def cancel_deadline(self) -> None:
         """Take the deadline off."""
@@ -425,7 +426,8 @@ class Transport:
                 self.end("")
             elif self.blocked and self._write_timeout >= 0:
                 # Our Close is not written yet: until it is, write_timeout watches.
-                self._set_deadline(timeout)
+                self.cancel_deadline()
+                self.set_close_deadline(timeout)
             else:
                 self.end(f"the closing handshake took longer than {timeout:g} seconds (close_timeout)")
         except BaseException as error:
@@ -434,6 +436,9 @@ class Transport:
     def _linger(self) -> None:
         """Everything is written: end our side, and wait for the peer's end."""
         self._lingering = True
+        if self._peer_ended:
+            self.end("")
+            return
         try:
             self._end_output()
         except OSError:
@@ -452,13 +457,10 @@ class Transport:
             return
         self.ended = True
         self._descriptor = -1
-        self._read_watcher.stop()
-        self._read_watcher.close()
-        if self._write_watcher is not None:
-            self._write_watcher.stop()
-            self._write_watcher.close()
-        self._stop_write_timer()
-        self.cancel_deadline()
+        for watcher in (self._read_watcher, self._write_watcher, self._write_timer, self._close_timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
         try:
             self._socket.close()
         except OSError:
@@ -474,10 +476,15 @@ class Transport:
         """Something raised in a callback: this connection ends, no other is touched."""
         receiver = self._receiver
         try:
-            if receiver is not None:
-                receiver.handle_error(error)
-        finally:
-            self.end("an internal error")
+            try:
+                if receiver is None:
+                    logger.error("internal error behind the end of a connection", exc_info=error)
+                else:
+                    receiver.handle_error(error)
+            finally:
+                self.end("an internal error")
+        except Exception:
+            logger.exception("internal error while a connection was ended for another one")
         if isinstance(error, self._hub.SYSTEM_ERROR):
             raise error
 

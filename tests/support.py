@@ -232,6 +232,15 @@ class RawClient:
             except EOFError:
                 return frames
 
+    def read_bytes(self, size: int) -> bytes:
+        """Read exactly this many bytes as they are; EOFError if TCP ends before."""
+        while len(self._buffer) < size:
+            if not self._fill(min(size - len(self._buffer), 256 * 1024)):
+                raise EOFError(f"{len(self._buffer)} bytes of {size}")
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
     def expect(self, first: int, payload: bytes = b"") -> None:
         """Read one frame, which must be this one."""
         found = self.read_frame()
@@ -329,14 +338,16 @@ def make_websocket(
         )
     request = Request("GET", "/test", [("Host", "localhost")])
     request.remote_address = sock.getpeername()
-    return WebSocket(
-        sock, core, request, chosen, keepalive=keepalive, on_end=on_end, early_data=early_data
-    )
+    return WebSocket(sock, core, request, chosen, keepalive=keepalive, on_end=on_end, early_data=early_data)
 
 
 @contextlib.contextmanager
 def opened(
-    handler: Callable[[WebSocket], Any] | None = None, *, small: bool = False, tls: bool = False, **options: Any
+    handler: Callable[[WebSocket], Any] | None = None,
+    *,
+    small: bool = False,
+    tls: bool = False,
+    **options: Any,
 ) -> Iterator[Session]:
     """A WebSocket and its raw peer; `options` as for `make_websocket`. Nothing is left afterwards."""
     theirs, ours = socket_pair(small)
