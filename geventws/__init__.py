@@ -43,6 +43,7 @@ from .protocol.closing import Close
 from .protocol.headers import Headers
 from .protocol.http import Request, Response
 from .protocol.opcodes import CloseCode, Opcode
+from .routing import Router
 from .server import Stats, WebSocketServer
 from .websocket import State, WebSocket
 
@@ -83,6 +84,7 @@ __all__ = [
     "RemoteProtocolError",
     "Request",
     "Response",
+    "Router",
     "State",
     "Stats",
     "WebSocket",
