@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import errno
 import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent import ssl
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from greenlet import getcurrent
 
 from .exceptions import InvalidHandshake, OpenTimeout
 from .keepalive import Keepalive
 from .options import Options
 from .protocol.handshake import error_response
 from .protocol.http import Request, RequestParser, Response
-from .serving import agree, run_handler
+from .serving import (
+    TLS_NAMES,
+    Agreement,
+    Throttle,
+    agree,
+    make_tls_context,
+    run_handler,
+    send_last,
+    wake_reader,
+    wrap_tls,
+)
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -34,14 +46,18 @@ logger = logging.getLogger("geventws")
 
 _OPTION_NAMES = {field.name for field in dataclasses.fields(Options)}
 
-#: What StreamServer takes for TLS, besides `ssl_context`.
-_TLS_NAMES = {"keyfile", "certfile", "ca_certs", "cert_reqs", "ciphers"}
-
-#: Seconds and bytes that the rest of a refused request is read for, so that the answer arrives.
-_LINGER_SECONDS = 2
-_LINGER_BYTES = 256 * 1024
-
 _RECEIVE_SIZE = 16 * 1024
+
+#: Errors of accept() that concern the connection that was to be accepted, not us (accept(2)).
+_PEER_ERRORS = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR})
+
+#: Seconds until the next attempt where accept() failed for want of descriptors or memory.
+_ACCEPT_DELAYS = (0.05, 0.5)
+
+#: Seconds between two log lines about the same shortage.
+_LOG_INTERVAL = 10.0
+
+Opened = tuple[WebSocket, Callable[..., Any], dict[str, Any]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -97,37 +113,50 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         """Make a server; `serve_forever` or `start` begins.
 
         Args:
-            listener: as StreamServer takes it: (host, port), a port, or a listening socket of
+            listener: as StreamServer takes it: (host, port), a port, or a bound and listening socket of
                 gevent, for Unix sockets too.
             handler: a function that gets the WebSocket, or a `Router`. When it returns, the WebSocket is
                 closed with 1000; when it raises, with 1011.
             backlog: connections that the system keeps for us. Default: gevent's.
-            spawn: as StreamServer takes it, but a pool that is full lets clients wait.
-            ssl_context: an SSLContext for TLS; or give `certfile` and `keyfile`, and `ca_certs`,
-                `cert_reqs`, `ciphers` as for StreamServer.
+            spawn: a Pool, or its size: while it is full, clients wait; or a function as `gevent.spawn`.
+                Default: no limit but `max_connections`.
+            ssl_context: an SSLContext for TLS, of gevent or of the standard library; or give `certfile`
+                and `keyfile`, and `ca_certs`, `cert_reqs`, `ciphers` as for StreamServer. Client
+                certificates are checked where `cert_reqs` says so, with `ca_certs`.
             options: see `Options`.
 
         Raises:
             TypeError, ValueError: for options that do not exist or values that are not possible.
             OSError, ssl.SSLError: if certificate or key cannot be used.
         """
-        tls = {name: options.pop(name) for name in _TLS_NAMES & options.keys()}
+        tls = {name: options.pop(name) for name in TLS_NAMES & options.keys()}
         for name in options.keys() - _OPTION_NAMES:
-            similar = difflib.get_close_matches(name, _OPTION_NAMES | _TLS_NAMES, 1)
+            known = {*_OPTION_NAMES, *TLS_NAMES, "backlog", "spawn", "ssl_context"}
+            similar = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {similar[0]!r}?" if similar else ""
             raise TypeError(f"WebSocketServer() has no option {name!r}{hint}")
-        if not callable(handler) and not hasattr(handler, "match"):
+        if not callable(handler) and not callable(getattr(handler, "match", None)):
             raise TypeError(f"handler takes a function or a Router, not {handler!r}")
         self.options = Options(**options)
         self.connections: set[WebSocket] = set()
         self.stats = Stats()
         self._handler = handler
-        self._context = _make_context(ssl_context, tls)
+        self._context = make_tls_context(ssl_context, tls)
+        self._spawn_with = _check_spawn(spawn)
         self._keepalive: Keepalive | None = None
-        self._stopping = False
+        #: Greenlets that serve a connection; and those among them that only tell it to go away.
         self._serving = 0
-        self._idle = Event()
-        super().__init__(listener, None, backlog=backlog, spawn=Pool() if spawn == "default" else spawn)
+        self._refusing = 0
+        #: Sockets from which a request is being read.
+        self._opening: set[Any] = set()
+        self._stopping = False
+        self._cut = False
+        self._signals = 0
+        self._changed = Event()
+        self._accept_delay = _ACCEPT_DELAYS[0]
+        self._accept_log = Throttle(_LOG_INTERVAL)
+        self._full_log = Throttle(_LOG_INTERVAL)
+        super().__init__(listener, None, backlog=backlog, spawn=self._spawn_with)
 
     @property
     def ssl_enabled(self) -> bool:
@@ -135,6 +164,28 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         return self._context is not None
 
     # One connection
+
+    def do_read(self) -> Any:
+        """Accept a connection; None if there is none. Overrides StreamServer's, which logs a traceback."""
+        try:
+            accepted = super().do_read()
+        except OSError as error:
+            if self.is_fatal_error(error):
+                raise
+            if error.errno not in _PEER_ERRORS:
+                self._pause_accepting(error)
+            return None
+        self._accept_delay = _ACCEPT_DELAYS[0]
+        return accepted
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Try again later: there are no descriptors or no memory for another connection."""
+        self._accept_log.log(logging.ERROR, "cannot accept connections, trying again: %s", error)
+        self.stop_accepting()
+        # Where StreamServer keeps its own, so that stop_accepting() ends it.
+        self._timer = self.loop.timer(self._accept_delay)
+        self._timer.start(self._start_accepting_if_started)
+        self._accept_delay = min(self._accept_delay * 2, _ACCEPT_DELAYS[1])
 
     def handle(self, sock: Any, address: Any) -> None:
         """Serve one connection, from its first byte to its last; called in its greenlet."""
@@ -146,77 +197,56 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
                 run_handler(*opened)
         finally:
             self._serving -= 1
-            if not self._serving:
-                self._idle.set()
+            if self._stopping:
+                self._changed.set()
 
-    def _open(self, sock: Any, address: Any) -> tuple[WebSocket, Callable[..., Any], dict[str, Any]] | None:
-        """Do the opening handshake; None if it failed."""
-        # One deadline for TLS and request head together, from the first moment on.
-        timer = gevent.Timeout.start_new(self.options.open_timeout)
-        wrapped = sock
+    def _open(self, sock: Any, address: Any) -> Opened | None:
+        """Do the opening handshake; None if it failed, and the socket is closed."""
+        opened = None
         try:
-            try:
-                if sock.family in (socket.AF_INET, socket.AF_INET6):
-                    # A frame goes out when it is written; corking is done here, not by the kernel.
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._context is not None:
-                    wrapped = _wrap(self._context, sock)
-                    wrapped.do_handshake()
-                return self._handshake(wrapped, address)
-            except InvalidHandshake as error:
-                # Details are for the log; the peer gets none of its own bytes back.
-                logger.info("%s: refused with %d: %s", _name(address), error.status, error)
-                self._refuse(wrapped, error_response(error))
-            except OSError as error:
-                self.stats.failed_handshakes += 1
-                logger.debug("%s: the opening handshake failed: %s", _name(address), error)
-        except gevent.Timeout as expired:
-            if expired is not timer:
-                raise
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                # A frame goes out when it is written; corking is done here, not by the kernel.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is not None:
+                sock = wrap_tls(self._context, sock)
+            opened = self._handshake(sock, address)
+        except OpenTimeout as error:
             self.stats.failed_handshakes += 1
-            late = OpenTimeout(
-                f"no complete request within {self.options.open_timeout} seconds (open_timeout)"
-            )
-            logger.info("%s: %s", _name(address), late)
+            logger.info("%s: %s", _name(address), error)
+        except OSError as error:
+            self.stats.failed_handshakes += 1
+            logger.debug("%s: the opening handshake failed: %s", _name(address), error)
+        except BaseException:
+            # Killed.
+            self.stats.failed_handshakes += 1
+            raise
         finally:
-            timer.close()
-        if wrapped is not sock:
-            wrapped.close()
-        return None
+            if opened is None:
+                sock.close()
+        return opened
 
-    def _handshake(
-        self, sock: Any, address: Any
-    ) -> tuple[WebSocket, Callable[..., Any], dict[str, Any]] | None:
+    def _handshake(self, sock: Any, address: Any) -> Opened | None:
         """Read the request and answer it."""
         options = self.options
         parser = RequestParser(
             max_line=options.max_line, max_headers=options.max_headers, max_head=options.max_head
         )
-        request = None
-        while request is None:
-            data = sock.recv(_RECEIVE_SIZE)
-            if not data:
-                parser.receive_eof()
-                self.stats.failed_handshakes += 1
-                sock.close()
-                return None
-            request = parser.receive_data(data)
-        request.remote_address = address
+        start = bytearray()
         try:
-            found = self._decide(request)
-            if not isinstance(found, Response):
-                agreement = agree(request, options)
+            request = self._receive_request(sock, parser, start)
         except InvalidHandshake as error:
-            logger.info("%s: refused %r with %d: %s", _name(address), request.path, error.status, error)
-            found = error_response(error)
-        except Exception:
-            # `process_request`, or a callable among the options.
-            logger.exception("%s: deciding on %r raised", _name(address), request.path)
-            found = Response(500, body="500 Internal Server Error\n")
-        if isinstance(found, Response):
-            self._refuse(sock, found, request.method != "HEAD")
+            # Details are for the log; the peer gets none of its own bytes back.
+            logger.info("%s: refused with %d: %s", _name(address), error.status, error)
+            # RFC 9110 section 9.3.2: no content in answer to HEAD.
+            self._refuse(sock, error_response(error).serialize(include_body=start != b"HEAD "))
             return None
-        handler, arguments = found
+        request.remote_address = address
+        decision = self._decide(request)
+        if isinstance(decision, bytes):
+            self._refuse(sock, decision)
+            return None
+        handler, arguments, agreement = decision
+        sock.settimeout(options.write_timeout)
         sock.sendall(agreement.response())
         ws = WebSocket(
             sock,
@@ -235,46 +265,105 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             ws.begin_close(1001, "the server is stopping")
         return ws, handler, arguments
 
-    def _decide(self, request: Request) -> tuple[Callable[..., Any], dict[str, Any]] | Response:
-        """Choose the handler for a request, or the response that refuses it."""
-        options = self.options
-        if self._stopping:
-            return Response(503, body="503 the server is stopping\n")
-        if options.max_connections is not None and self._serving > options.max_connections:
-            logger.warning("refused with 503: %d connections (max_connections)", options.max_connections)
-            return Response(503, body="503 too many connections\n")
-        if options.process_request is not None:
-            response = options.process_request(request)
-            if response is not None:
-                if not isinstance(response, Response):
-                    raise TypeError(f"process_request returned {response!r}, not None or a Response")
-                return response
-        if hasattr(self._handler, "match"):
-            found = self._handler.match(request.path)
-            if found is None:
-                return Response(404, body="404 Not Found\n")
-            return found
-        return self._handler, {}
+    def _receive_request(self, sock: Any, parser: RequestParser, start: bytearray) -> Request:
+        """Do TLS and read the request, both within `open_timeout`; `start` gets its first five bytes.
 
-    def _refuse(self, sock: Any, response: Response, include_body: bool = True) -> None:
-        """Send a response and end TCP behind it, so that it arrives whatever else was sent here."""
-        self.stats.refused += 1
+        Raises:
+            InvalidHandshake: the request is to be refused.
+            OSError: the peer is gone, does not speak TLS, or took too long.
+        """
+        timeout = self.options.open_timeout
+        # One deadline from the first moment on, not one for each read.
+        timer = gevent.Timeout.start_new(timeout)
+        self._opening.add(sock)
         try:
-            sock.sendall(response.serialize(include_body=include_body))
-            with gevent.Timeout(_LINGER_SECONDS, False):
-                sock.shutdown(socket.SHUT_WR)
-                # RFC 9112 section 9.6: bytes that nobody read would make the kernel reset TCP, and the
-                # reset destroy the answer.
-                left = _LINGER_BYTES
-                while left > 0:
+            if self._context is not None:
+                sock.do_handshake()
+            self._check_capacity()
+            request = None
+            while request is None:
+                try:
                     data = sock.recv(_RECEIVE_SIZE)
-                    if not data:
-                        break
-                    left -= len(data)
-        except OSError:
+                except OSError:
+                    # Maybe `stop` has woken us.
+                    self._check_capacity()
+                    raise
+                if not data:
+                    parser.receive_eof()
+                    raise ConnectionError("the peer ended TCP without a request")
+                start += data[: 5 - len(start)]
+                request = parser.receive_data(data)
+            return request
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+            raise OpenTimeout(f"no complete request within {timeout:g} seconds (open_timeout)") from None
+        finally:
+            timer.close()
+            self._opening.discard(sock)
+
+    def _check_capacity(self) -> None:
+        """Refuse with 503 where no connection can be added."""
+        if self._stopping:
+            raise InvalidHandshake("the server is stopping", status=503)
+        limit = self.options.max_connections
+        # Those that are being refused do not keep others out.
+        if limit is not None and self._serving - self._refusing > limit:
+            self._full_log.log(logging.WARNING, "refusing connections: %d are open (max_connections)", limit)
+            raise InvalidHandshake(f"{limit} connections are open (max_connections)", status=503)
+
+    def _decide(self, request: Request) -> tuple[Callable[..., Any], dict[str, Any], Agreement] | bytes:
+        """Choose handler and agreement for a request, or the answer that refuses it."""
+        name, path = _name(request.remote_address), request.path
+        try:
+            try:
+                found = self._choose(request)
+                if not isinstance(found, Response):
+                    return *found, agree(request, self.options)
+                level = logging.INFO if found.status >= 400 else logging.DEBUG
+                logger.log(level, "%s: answered %r with %d", name, path, found.status)
+            except InvalidHandshake as error:
+                logger.info("%s: refused %r with %d: %s", name, path, error.status, error)
+                found = error_response(error)
+            # It may have been changed into what cannot be sent.
+            return found.serialize(include_body=request.method != "HEAD")
+        except (KeyboardInterrupt, gevent.GreenletExit):
+            raise
+        except BaseException:
+            # `process_request`, or a callable among the options; even its SystemExit ends nothing else.
+            logger.exception("%s: deciding on %r raised", name, path)
+            response = Response(500, body="500 Internal Server Error\n")
+            return response.serialize(include_body=request.method != "HEAD")
+
+    def _choose(self, request: Request) -> tuple[Callable[..., Any], dict[str, Any]] | Response:
+        """Choose the handler and its arguments, or another answer than 101."""
+        if self.options.process_request is not None:
+            response = self.options.process_request(request)
+            if response is not None:
+                if not isinstance(response, Response) or response.status == 101:
+                    raise TypeError(
+                        f"process_request returned {response!r}, not None or a Response other than 101"
+                    )
+                return response
+        match = getattr(self._handler, "match", None)
+        if match is None:
+            return self._handler, {}  # type: ignore[return-value]
+        found = match(request.path)
+        if found is None:
+            raise InvalidHandshake("no handler for this path", status=404)
+        return found  # type: ignore[no-any-return]
+
+    def _refuse(self, sock: Any, answer: bytes) -> None:
+        """Answer with something else than 101, and end TCP."""
+        self.stats.refused += 1
+        self._refusing += 1
+        try:
+            send_last(sock, answer, self.options.write_timeout)
+        except gevent.GreenletExit:
+            # Killed; there is nothing left to do.
             pass
         finally:
-            sock.close()
+            self._refusing -= 1
 
     def _get_keepalive(self) -> Keepalive | None:
         interval = self.options.ping_interval
@@ -298,8 +387,20 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
 
     # Life of the server
 
+    def start(self) -> None:
+        """Bind, listen and accept; a server that was stopped can be started again."""
+        if "_spawn" not in self.__dict__:
+            # `close` has undone it.
+            self.set_spawn(self._spawn_with)
+        self._stopping = self._cut = False
+        self._signals = 0
+        super().start()
+
     def stop(self, timeout: float | None = None) -> None:
         """Stop in order: accept no more, send 1001 to all, wait for them, cut what is left.
+
+        Requests that are under way are answered with 503. Handlers get `ConnectionClosed` when they
+        next receive or send; those that are busy when the time is over are killed.
 
         Args:
             timeout: seconds to wait; None for the option `stop_timeout`.
@@ -308,21 +409,27 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         self.close()
         if timeout is None:
             timeout = self.options.stop_timeout
+        for sock in list(self._opening):
+            wake_reader(sock)
         for ws in list(self.connections):
             ws.begin_close(1001, "the server is stopping")
-        if self._serving:
-            self._idle.clear()
-            self._idle.wait(timeout)
+        # A handler that stops its own server cannot wait for itself.
+        own = 1 if self.pool is not None and getcurrent() in self.pool else 0
+        with gevent.Timeout(timeout, False):
+            while self._serving > own and not self._cut:
+                self._changed.clear()
+                self._changed.wait()
         for ws in list(self.connections):
             ws.abort()
-        # Handlers that are still busy, and handshakes; a second for them to clean up.
+        # Kills the handlers that are left.
         super().stop(0)
 
     def cut(self) -> None:
-        """End all connections at once, without closing handshakes."""
+        """End all connections at once, without closing handshakes; a `stop` that waits goes on."""
+        self._cut = True
         for ws in list(self.connections):
             ws.abort()
-        self._idle.set()
+        self._changed.set()
 
     def serve_forever(self, stop_timeout: float | None = None) -> None:
         """Serve until `stop` is called; in the main thread also until SIGTERM or SIGINT, then stop in order.
@@ -332,58 +439,53 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         Args:
             stop_timeout: seconds that stopping may take; None for the option `stop_timeout`.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if not self.started:
+            self.start()
+        with self._signals_watched():
             super().serve_forever(stop_timeout)
+
+    @contextlib.contextmanager
+    def _signals_watched(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT stop the server; only the main thread gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
             return
         previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         watchers = [gevent.signal_handler(number, self._on_signal) for number in previous]
         try:
-            super().serve_forever(stop_timeout)
+            yield
         finally:
             for watcher in watchers:
                 watcher.cancel()
             for number, handler in previous.items():
+                # None: it was not installed from Python, and cannot be from here.
                 if handler is not None:
                     signal.signal(number, handler)
 
     def _on_signal(self) -> None:
-        if self._stopping:
+        self._signals += 1
+        if self._signals > 1:
             self.cut()
-        self._stopping = True
+        # Ends `serve_forever`, which then calls `stop`.
         self.close()
 
 
 def _name(address: Any) -> str:
     """Return a peer's address for the log."""
-    if isinstance(address, tuple) and len(address) >= 2:
-        return f"{address[0]}:{address[1]}"
-    return "a Unix socket"
+    if not isinstance(address, tuple):
+        return "a Unix socket"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _make_context(context: Any, tls: dict[str, Any]) -> Any:
-    """Return the SSLContext to serve with, or None."""
-    if context is not None:
-        if tls:
-            raise TypeError(f"give ssl_context or {', '.join(sorted(tls))}, not both")
-        return context
-    if not tls:
-        return None
-    if tls.get("certfile") is None:
-        raise TypeError("TLS needs certfile (and keyfile), or ssl_context")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls["certfile"], tls.get("keyfile"))
-    if tls.get("ca_certs") is not None:
-        context.load_verify_locations(tls["ca_certs"])
-    if tls.get("cert_reqs") is not None:
-        context.verify_mode = tls["cert_reqs"]
-    if tls.get("ciphers") is not None:
-        context.set_ciphers(tls["ciphers"])
-    return context
-
-
-def _wrap(context: Any, sock: Any) -> Any:
-    """Return the TLS socket of a server, before its handshake."""
-    if isinstance(context, ssl.SSLContext):
-        return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-    # A context of the standard library would make a socket that blocks the whole process.
-    return ssl.SSLSocket(sock=sock, server_side=True, do_handshake_on_connect=False, _context=context)
+def _check_spawn(spawn: Any) -> Any:
+    """Return what StreamServer takes as `spawn`."""
+    if isinstance(spawn, str) and spawn == "default":
+        return Pool()
+    if isinstance(spawn, int) and not isinstance(spawn, bool):
+        if spawn < 1:
+            raise ValueError(f"spawn takes a pool, its size (1 or more) or a function, not {spawn!r}")
+    elif not callable(spawn) and not hasattr(spawn, "spawn"):
+        # StreamServer's None would run handlers in the hub, where nothing can wait.
+        raise TypeError(f"spawn takes a pool, its size or a function such as gevent.spawn, not {spawn!r}")
+    return spawn

@@ -1,13 +1,21 @@
-"""What every face that serves has in common: agree on a connection, run its handler to the end."""
+"""What every face that serves has in common: agree on a connection, run its handler to the end.
+
+And what is done to a socket before and instead of that: TLS, and the answer that refuses.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import socket
+import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import gevent.socket
+import gevent.ssl
 
 from .exceptions import ConnectionClosed
 from .options import Compression
@@ -21,9 +29,28 @@ if TYPE_CHECKING:
     from .protocol.http import Request
     from .websocket import WebSocket
 
-__all__ = ["Agreement", "agree", "run_handler"]
+__all__ = [
+    "TLS_NAMES",
+    "Agreement",
+    "Throttle",
+    "agree",
+    "make_tls_context",
+    "run_handler",
+    "send_last",
+    "wake_reader",
+    "wrap_tls",
+]
 
 logger = logging.getLogger("geventws")
+
+#: What StreamServer takes for TLS, besides `ssl_context`.
+TLS_NAMES = frozenset({"ca_certs", "cert_reqs", "certfile", "ciphers", "keyfile"})
+
+#: Seconds and bytes that the rest of a refused request is read for, so that the answer arrives.
+_LINGER_SECONDS = 2
+_LINGER_BYTES = 256 * 1024
+
+_CHUNK = 64 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,22 +120,161 @@ def run_handler(ws: WebSocket, handler: Callable[..., Any], arguments: Mapping[s
     """Run a handler in this greenlet until it is done, and close its WebSocket.
 
     A handler that returns closes with 1000, one that raises with 1011 and a logged traceback.
-    `ConnectionClosed` leaving it is the normal end. A killed one closes with 1001. Only
-    KeyboardInterrupt goes further than this: even SystemExit ends nothing but the handler.
+    `ConnectionClosed` leaving it is the normal end, if it was this connection that closed. A killed
+    handler closes with 1001. Only KeyboardInterrupt goes further than this: even SystemExit ends
+    nothing but the handler.
+
+    TCP is over when this returns or raises.
     """
     code, reason = 1011, ""
     try:
         handler(ws, **arguments)
         code = 1000
-    except ConnectionClosed:
-        code = 1000
     except gevent.GreenletExit:
         code = 1001
     except KeyboardInterrupt:
-        raise
-    except BaseException:
-        reason = "internal error"
-        logger.exception("connection %d: the handler of %r raised", ws.id, ws.request.path)
-    finally:
         ws.begin_close(code, reason)
-    ws.wait_closed()
+        # Not for the peer's answer: the process is about to end.
+        ws.abort()
+        raise
+    except BaseException as error:
+        if not isinstance(error, ConnectionClosed) or not ws.closed:
+            reason = "internal error"
+            logger.exception("connection %d: the handler of %r raised", ws.id, ws.request.path)
+    try:
+        ws.begin_close(code, reason)
+        ws.wait_closed()
+    except (gevent.GreenletExit, gevent.Timeout):
+        # Killed while it closes, or by a Timeout that the handler has left running.
+        pass
+    finally:
+        # The socket's owner closes it next: no watcher may outlive that.
+        ws.abort()
+
+
+def send_last(sock: Any, data: bytes, timeout: float | None) -> None:
+    """Send an answer, and end and close the connection so that it arrives whatever else was sent here.
+
+    Args:
+        sock: a socket of gevent, plain or TLS.
+        data: the answer.
+        timeout: seconds for each 64 KiB of it; None for no limit.
+    """
+    try:
+        sock.settimeout(timeout)
+        for start in range(0, len(data), _CHUNK):
+            sock.sendall(data[start : start + _CHUNK])
+        if hasattr(sock, "unwrap"):
+            sock.settimeout(0)
+            try:
+                # Sends close_notify (RFC 8446 section 6.1); the peer's is not waited for.
+                sock.unwrap()
+            except (OSError, ValueError):
+                pass
+        sock.settimeout(_LINGER_SECONDS)
+        sock.shutdown(socket.SHUT_WR)
+        # RFC 9112 section 9.6: bytes that nobody read would make the kernel reset TCP, and the reset
+        # destroy the answer. What comes is not looked at: it is no other request.
+        with gevent.Timeout(_LINGER_SECONDS, False):
+            left = _LINGER_BYTES
+            while left > 0:
+                count = len(sock.recv(_CHUNK))
+                if count == 0:
+                    break
+                left -= count
+    except OSError:
+        pass
+    finally:
+        sock.close()
+
+
+def wake_reader(sock: Any) -> None:
+    """Let a greenlet that waits for bytes from this socket go on with an OSError; answers still leave."""
+    try:
+        # Not the method of an SSLSocket: that forgets how to encrypt.
+        gevent.socket.socket.shutdown(sock, socket.SHUT_RD)
+    except OSError:
+        pass
+
+
+def make_tls_context(context: Any, arguments: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """Return the SSLContext to serve with, or None.
+
+    Args:
+        context: an SSLContext of gevent or of the standard library, or None.
+        arguments: instead of it, some of `TLS_NAMES`.
+
+    Raises:
+        TypeError, ValueError: for arguments that do not go together.
+        OSError, ssl.SSLError: if certificate or key cannot be used; the message names the files.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if context is not None:
+        if given:
+            raise TypeError(f"give ssl_context or {', '.join(sorted(given))}, not both")
+        if not isinstance(context, ssl.SSLContext):
+            raise TypeError(f"ssl_context takes an ssl.SSLContext, not {context!r}")
+        if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError("ssl_context is for clients (PROTOCOL_TLS_CLIENT): a server cannot use it")
+        return context
+    if not given:
+        return None
+    certfile, keyfile = given.get("certfile"), given.get("keyfile")
+    if certfile is None:
+        raise TypeError("TLS needs certfile (and keyfile), or ssl_context")
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(
+        context.load_cert_chain,
+        f"certificate {certfile!r} and key {keyfile or certfile!r}",
+        certfile,
+        keyfile,
+    )
+    if "ca_certs" in given:
+        _load(context.load_verify_locations, f"ca_certs {given['ca_certs']!r}", given["ca_certs"])
+    elif given.get("cert_reqs", ssl.CERT_NONE) != ssl.CERT_NONE:
+        raise ValueError("cert_reqs asks for client certificates: ca_certs must say whose are good")
+    if "cert_reqs" in given:
+        context.verify_mode = given["cert_reqs"]
+    if "ciphers" in given:
+        context.set_ciphers(given["ciphers"])
+    return context  # type: ignore[no-any-return]
+
+
+def _load(load: Callable[..., Any], what: str, *files: Any) -> None:
+    """Load files into a context; OpenSSL's own errors do not name them."""
+    try:
+        load(*files)
+    except OSError as error:
+        error.strerror = f"cannot use {what}: {error.strerror or error}"
+        raise
+
+
+def wrap_tls(context: ssl.SSLContext, sock: Any) -> Any:
+    """Return the TLS socket of a server, before its handshake; it has taken over `sock`."""
+    if isinstance(context, gevent.ssl.SSLContext):
+        return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    # A context of the standard library would make a socket that blocks the whole process.
+    return gevent.ssl.SSLSocket(sock=sock, server_side=True, do_handshake_on_connect=False, _context=context)
+
+
+class Throttle:
+    """Lets one log line through in some seconds, and counts the others."""
+
+    __slots__ = ("_next", "_seconds", "_suppressed")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+        self._suppressed = 0
+
+    def log(self, level: int, message: str, *arguments: Any) -> None:
+        """Log, unless that was done a short time ago."""
+        now = time.monotonic()
+        if now < self._next:
+            self._suppressed += 1
+            return
+        self._next = now + self._seconds
+        if self._suppressed:
+            message += f" ({self._suppressed} times more since the last line)"
+            self._suppressed = 0
+        logger.log(level, message, *arguments)
