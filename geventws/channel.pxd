@@ -60,6 +60,7 @@ cdef class Channel(Receiver):
     cpdef begin_close(self, object code, object reason)
     cdef _act(self)
     cdef _closed_error(self)
+    cdef _check_open(self)
     cpdef handle_end(self, object detail)
     cpdef handle_error(self, object error)
     cdef _wake_all(self)

@@ -57,40 +57,12 @@ class Channel(Receiver):
     """
 
     __slots__ = (
-        "__dict__",
-        "__weakref__",
-        "_after_fragments",
-        "_budget",
-        "_closers",
-        "_core",
-        "_detail",
-        "_discarding",
-        "_fragment_sender",
-        "_head",
-        "_hub",
-        "_keepalive",
-        "_max_queue",
-        "_max_queue_bytes",
-        "_more",
-        "_options",
-        "_pongs",
-        "_queue",
-        "_queue_bytes",
-        "_receiving",
-        "_scheduled",
-        "_senders",
-        "_sizes",
-        "_terminal",
-        "_transport",
-        "_write_limit",
-        "id",
-        "keepalive_slot",
-        "latency",
-        "messages_discarded",
-        "messages_received",
-        "messages_sent",
-        "on_end",
-    )
+        "__dict__", "__weakref__", "_after_fragments", "_budget", "_closers", "_core", "_detail",
+        "_discarding", "_fragment_sender", "_head", "_hub", "_keepalive", "_max_queue", "_max_queue_bytes",
+        "_more", "_options", "_pongs", "_queue", "_queue_bytes", "_receiving", "_scheduled", "_senders",
+        "_sizes", "_terminal", "_transport", "_write_limit", "id", "keepalive_slot", "latency",
+        "messages_discarded", "messages_received", "messages_sent", "on_end",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -134,7 +106,7 @@ class Channel(Receiver):
         self._closers: list[Any] | None = None
         #: The greenlet that is sending a message in fragments, and what broadcasts put behind it.
         self._fragment_sender: Any = None
-        self._after_fragments: list[SharedMessage] | None = None
+        self._after_fragments: list[tuple[SharedMessage, bool | None]] | None = None
         self._pongs: PongQueue | None = None
         self._keepalive = keepalive
         self.keepalive_slot = -1
@@ -155,7 +127,7 @@ class Channel(Receiver):
 
     @property
     def last_received(self) -> float:
-        """When bytes came last from the peer, in the loop's time (seconds)."""
+        """When bytes came last from the peer, in seconds of `time.monotonic`."""
         return self._transport.last_received
 
     @property
@@ -232,7 +204,9 @@ class Channel(Receiver):
             queue.clear()
             self._sizes.clear()
             head = 0
-            self._resume()
+            # In a callback that handles input, that goes on by itself.
+            if not self._transport.corked:
+                self._resume()
         elif head >= 64 and head * 2 >= len(queue):
             del queue[:head]
             del self._sizes[:head]
@@ -249,14 +223,13 @@ class Channel(Receiver):
         self._sizes.clear()
         self._head = 0
         self._queue_bytes = 0
-        if self._more:
-            self._schedule()
-        else:
-            self._resume()
+        self._resume()
 
     def _resume(self) -> None:
-        """Read on after a pause, unless bytes that were read already come first."""
-        if not self._more and self._transport.paused:
+        """Read on after a pause. Bytes that were read already come first: a Close may stand in them."""
+        if self._more:
+            self._schedule()
+        elif self._transport.paused:
             self._transport.resume()
 
     def _schedule(self) -> None:
@@ -268,7 +241,7 @@ class Channel(Receiver):
     def _go_on(self) -> None:
         """The callback of `_schedule`."""
         self._scheduled = False
-        if not self._transport.ended:
+        if (self._more or self._terminal) and not self._transport.ended:
             self._transport.take()
 
     def _wait_for_message(self, timeout: float | None) -> None:
@@ -372,15 +345,21 @@ class Channel(Receiver):
         """Bytes that waited have been written."""
         self._wake_senders()
 
+    def _on_fragments_done(self) -> None:
+        """The callback behind a message in fragments: others may send again."""
+        try:
+            self._wake_senders()
+        except BaseException as error:
+            self._transport.crash(error)
+
     # Pings
 
-    def _send_ping(self, payload: bytes | None) -> Any:
-        """Send a Ping, with a payload of its own for None, and return its Pong."""
+    def _send_ping(self, payload: bytes) -> Any:
+        """Send a Ping and return its Pong."""
+        self._check_open()
+        self._core.send_ping(payload)
         if self._pongs is None:
             self._pongs = PongQueue()
-        if payload is None:
-            payload = self._pongs.unique_payload()
-        self._core.send_ping(payload)
         pong = self._pongs.add(payload)
         self._transport.flush_unless_corked()
         return pong
@@ -388,7 +367,10 @@ class Channel(Receiver):
     def send_keepalive(self) -> None:
         """Send a Ping without waiting; for the keepalive, in the hub."""
         if self._core.phase == 0:
-            self._send_ping(None)
+            if self._pongs is None:
+                self._pongs = PongQueue()
+            self._core.send_ping(self._pongs.add_own())
+            self._transport.flush_unless_corked()
 
     def fail_timeout(self, detail: str) -> None:
         """Say 1011 and drop TCP: the peer does not answer; for the keepalive, in the hub."""
@@ -422,6 +404,11 @@ class Channel(Receiver):
         """Return the exception that tells how the connection ended."""
         return self._core.closed_error(self._detail)
 
+    def _check_open(self) -> None:
+        """Raise `ConnectionClosed` unless frames can still be sent."""
+        if self._core.phase != 0:
+            raise self._closed_error()
+
     def handle_end(self, detail: str) -> None:
         """TCP is over."""
         self._terminal = False
@@ -433,8 +420,11 @@ class Channel(Receiver):
             self._keepalive.remove(self)
         on_end = self.on_end
         self.on_end = None
-        if on_end is not None:
-            on_end(self)
+        try:
+            if on_end is not None:
+                on_end(self)
+        except Exception:
+            logger.exception("connection %d: on_end raised", self.id)
         self._wake_all()
 
     def handle_error(self, error: BaseException) -> None:
@@ -457,16 +447,20 @@ class Channel(Receiver):
             self._hub.loop.run_callback(self._wake_waiting)
 
     def _wake_waiting(self) -> None:
-        if self._receiving is not None and not self._queue:
-            switch(self._receiving)
-        self._wake_senders()
-        if self._transport.ended:
-            if self._pongs is not None:
-                self._pongs.end(self._closed_error())
-            closers = self._closers
-            self._closers = None
-            for closer in closers or ():
-                switch(closer)
+        """The callback of `_wake_all`."""
+        try:
+            if self._receiving is not None and not self._queue:
+                switch(self._receiving)
+            self._wake_senders()
+            if self._transport.ended:
+                if self._pongs is not None:
+                    self._pongs.end(self._closed_error())
+                while self._closers:
+                    switch(self._closers.pop(0))
+        except BaseException as error:
+            # A greenlet that nobody wrapped went on and raised. The others are woken all the same.
+            self._wake_all()
+            self._transport.crash(error)
 
     def _wait_ended(self, timeout: float | None) -> bool:
         """Wait until TCP is over; as `WebSocket.wait_closed`."""

@@ -9,13 +9,17 @@ Needs no help from the application: Pongs are seen whether or not it receives.
 
 from __future__ import annotations
 
+import logging
 import math
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .channel import Channel
 
 __all__ = ["Keepalive"]
+
+logger = logging.getLogger("geventws")
 
 #: A slot's share of the shortest time that is kept: how late a Ping may be.
 _SHARE = 20
@@ -39,18 +43,25 @@ class Keepalive:
         self._slots: dict[int, dict[Channel, float]] = {}
         self._next = 0
         self._timer: Any = None
+        self._started = 0.0
+        #: The loop was held up, so that the last tick was left out.
+        self._held_up = False
         #: Connections ended because no byte came in time.
         self.timeouts = 0
 
     def add(self, ws: Channel) -> None:
         """Begin to watch a connection."""
-        self._put(ws, self._hub.loop.now() + self._interval, -1.0)
+        self._put(ws, monotonic() + self._interval, -1.0)
 
     def remove(self, ws: Channel) -> None:
         """Watch it no more."""
         slot = self._slots.get(ws.keepalive_slot)
         if slot is not None:
             slot.pop(ws, None)
+            if not slot:
+                del self._slots[ws.keepalive_slot]
+                if not self._slots:
+                    self._stop()
         ws.keepalive_slot = -1
 
     def _put(self, ws: Channel, due: float, pinged_at: float) -> None:
@@ -59,26 +70,40 @@ class Keepalive:
         ws.keepalive_slot = number
         self._slots.setdefault(number, {})[ws] = pinged_at
         if self._timer is None:
-            self._next = math.floor(self._hub.loop.now() / self._tick)
+            self._next = math.floor(monotonic() / self._tick)
             self._start()
 
     def _start(self) -> None:
         self._timer = self._hub.loop.timer(self._tick)
         self._timer.start(self._on_tick)
+        self._started = monotonic()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
     def _on_tick(self) -> None:
         """The timer's callback: look at all that are due."""
-        now = self._hub.loop.now()
+        now = monotonic()
         last = math.floor(now / self._tick)
-        self._timer.stop()
-        self._timer.close()
-        self._timer = None
+        self._stop()
+        late = now - self._started > 2 * self._tick
+        self._held_up = late and not self._held_up
+        if self._held_up:
+            # The loop was held up. What came meanwhile is read first: it has not looked since.
+            self._start()
+            return
         try:
             # More than one, where the loop was held up.
             for number in sorted(number for number in self._slots if number <= last):
                 for ws, pinged_at in self._slots.pop(number, {}).items():
                     if ws.keepalive_slot == number:
-                        self._check(ws, pinged_at, now)
+                        try:
+                            self._check(ws, pinged_at, now)
+                        except Exception:
+                            logger.exception("connection %d: internal error in the keepalive", ws.id)
             self._next = last + 1
         finally:
             if self._slots and self._timer is None:

@@ -67,22 +67,30 @@ class Pong:
 class PongQueue:
     """The Pings of one connection that were not answered yet, in their order."""
 
-    __slots__ = ("_count", "_waiting")
+    __slots__ = ("_count", "_own", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: deque[Pong] = deque()
         self._count = 0
-
-    def unique_payload(self) -> bytes:
-        """Return a payload that no Ping of this connection had before."""
-        self._count += 1
-        return b"keepalive %d" % self._count
+        #: The Pong of the keepalive's latest Ping.
+        self._own: Pong | None = None
 
     def add(self, payload: bytes) -> Pong:
         """Remember a Ping that is being sent."""
         pong = Pong(payload)
         self._waiting.append(pong)
         return pong
+
+    def add_own(self) -> bytes:
+        """Remember a Ping of the keepalive, instead of the one before; returns its payload, a new one.
+
+        A peer that never answers, and shows in other ways that it lives, must not make this grow.
+        """
+        if self._own is not None and self._own in self._waiting:
+            self._waiting.remove(self._own)
+        self._count += 1
+        self._own = self.add(b"keepalive %d" % self._count)
+        return self._own.payload
 
     def receive(self, payload: bytes) -> float | None:
         """Take a Pong: it answers the first Ping of its payload, and those before that.

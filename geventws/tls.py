@@ -33,13 +33,13 @@ class TLSTransport(Transport):
         self._held: bytes | None = None
         self._read_wants_write = False
         self._write_wants_read = False
-        super().start(data)
+        Transport.start(self, data)
         self._loop.run_callback(self._on_decrypted)
 
     def resume(self) -> None:
         """Read again."""
         paused = self.paused
-        super().resume()
+        Transport.resume(self)
         if paused and not self.ended:
             self._loop.run_callback(self._on_decrypted)
 
@@ -49,7 +49,7 @@ class TLSTransport(Transport):
             if not self.ended and not self._lingering and not self.paused:
                 self._read()
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _on_readable(self) -> None:
         """The read watcher's callback."""
@@ -66,7 +66,7 @@ class TLSTransport(Transport):
             else:
                 self._read()
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _on_writable(self) -> None:
         """The write watcher's callback."""
@@ -82,7 +82,7 @@ class TLSTransport(Transport):
             if self._receiver is not None:
                 self._receiver.handle_drained()
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _receive(self) -> int:
         view = memoryview(self._buffer)
@@ -98,7 +98,7 @@ class TLSTransport(Transport):
             return filled or -1
         except ssl.SSLWantWriteError:
             self._read_wants_write = True
-            super()._wait_writable()
+            Transport._wait_writable(self)
             return filled or -1
         except OSError:
             # What came before the error is handed over first; it comes again.
@@ -143,7 +143,7 @@ class TLSTransport(Transport):
 
     def _wait_writable(self) -> None:
         if not self._write_wants_read:
-            super()._wait_writable()
+            Transport._wait_writable(self)
         elif self._write_watcher is not None:
             self._write_watcher.stop()
 
@@ -154,4 +154,4 @@ class TLSTransport(Transport):
         except (OSError, ValueError):
             pass
         # The rest is read away encrypted as it is.
-        super()._end_output()
+        Transport._end_output(self)

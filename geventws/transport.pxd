@@ -71,4 +71,4 @@ cdef class Transport:
     cdef _linger(self)
     cdef _end_output(self)
     cpdef end(self, object detail)
-    cdef _crash(self, object error)
+    cpdef crash(self, object error)

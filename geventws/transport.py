@@ -160,7 +160,7 @@ class Transport:
             else:
                 self._read()
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _read(self) -> None:
         """Receive once and hand over what came."""
@@ -199,7 +199,7 @@ class Transport:
         try:
             self._take(False)
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _receive_end(self) -> None:
         """The peer ended its side."""
@@ -254,7 +254,7 @@ class Transport:
             try:
                 self._write()
             except BaseException as error:
-                self._crash(error)
+                self.crash(error)
 
     def _write(self) -> None:
         """Write until nothing is left or the socket takes no more."""
@@ -300,7 +300,7 @@ class Transport:
                     break
             self.end(self._broken)
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _send(self) -> int:
         """Send what goes out at once: the bytes that left, 0 if nothing is left, -1 if none could."""
@@ -370,7 +370,7 @@ class Transport:
             if self._receiver is not None:
                 self._receiver.handle_drained()
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _on_write_timeout(self) -> None:
         """The write timer's callback: nothing has moved, or something has and it starts again."""
@@ -388,7 +388,7 @@ class Transport:
             else:
                 self._start_write_timer(left)
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     # Ending
 
@@ -431,7 +431,7 @@ class Transport:
             else:
                 self.end(f"the closing handshake took longer than {timeout:g} seconds (close_timeout)")
         except BaseException as error:
-            self._crash(error)
+            self.crash(error)
 
     def _linger(self) -> None:
         """Everything is written: end our side, and wait for the peer's end."""
@@ -472,7 +472,7 @@ class Transport:
         if receiver is not None:
             receiver.handle_end(detail)
 
-    def _crash(self, error: BaseException) -> None:
+    def crash(self, error: BaseException) -> None:
         """Something raised in a callback: this connection ends, no other is touched."""
         receiver = self._receiver
         try:

@@ -210,7 +210,11 @@ class WebSocket(Channel):
             or core.out_size > self._write_limit
         ):
             self._wait_for_turn()
-        core.send(data, compress)
+        try:
+            core.send(data, compress)
+        except ConnectionClosed:
+            # It knows the Close frames; what else ended the connection is known here.
+            raise self._closed_error() from None
         self.messages_sent += 1
         if not self._transport.corked or core.out_size > CORK_LIMIT:
             self._transport.flush()
@@ -236,7 +240,7 @@ class WebSocket(Channel):
                 connection is closed with 1011.
         """
         self._wait_for_turn()
-        self._core.check_open()
+        self._check_open()
         self._fragment_sender = getcurrent()
         opcode = 0
         text = False
@@ -249,6 +253,7 @@ class WebSocket(Channel):
                 elif (type(fragment) is str) != text:
                     raise TypeError("the fragments of one message are all str or all bytes-like")
                 self._wait_writable()
+                self._check_open()
                 # RFC 6455 section 5.4: the first fragment has the opcode, those behind it have 0.
                 self._core.send_fragment(fragment, 0 if opcode else (1 if text else 2), False)
                 opcode = 1
@@ -256,6 +261,7 @@ class WebSocket(Channel):
             if opcode == 0:
                 raise ValueError("a message has at least one fragment")
             self._wait_writable()
+            self._check_open()
             # That a fragment was the last one is known only now: an empty one ends the message.
             self._core.send_fragment("" if text else b"", 0, True)
             complete = True
@@ -272,11 +278,11 @@ class WebSocket(Channel):
         after = self._after_fragments
         self._after_fragments = None
         if after is not None and self._core.phase == 0:
-            for shared in after:
-                self._core.send_shared(shared)
+            for shared, compress in after:
+                self._core.send_shared(shared, compress)
             self._transport.flush_unless_corked()
         if self._senders is not None:
-            self._hub.loop.run_callback(self._wake_senders)
+            self._hub.loop.run_callback(self._on_fragments_done)
 
     def ping(self, data: Any = b"") -> Pong:
         """Send a Ping.
@@ -307,7 +313,7 @@ class WebSocket(Channel):
             return False
         waiting = 0
         if self._after_fragments is not None:
-            for shared in self._after_fragments:
+            for shared, _ in self._after_fragments:
                 waiting += shared.size
         return self._core.out_size + waiting > self._write_limit
 
@@ -315,10 +321,10 @@ class WebSocket(Channel):
         """Send without waiting; for broadcasts, which ask `is_slow` first."""
         if self._fragment_sender is not None:
             # Not into the middle of another message: right behind it.
-            self._core.check_open()
+            self._check_open()
             if self._after_fragments is None:
                 self._after_fragments = []
-            self._after_fragments.append(shared)
+            self._after_fragments.append((shared, compress))
         else:
             self._core.send_shared(shared, compress)
             self._transport.flush_unless_corked()
@@ -356,7 +362,7 @@ class WebSocket(Channel):
 
     def abort(self) -> None:
         """Drop TCP at once, without a closing handshake."""
-        if not self._transport.ended and not self._detail:
+        if not self._transport.ended and not self._detail and not self._core.close_ok():
             self._detail = "aborted here"
         self._transport.end("")
 
