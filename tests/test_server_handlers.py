@@ -48,6 +48,7 @@ class TestEndings:
             client.expect_close(1000)
             client.send(close(1000))
             client.expect_end()
+            client.close()
             still_serves(server)
             assert server.stats.closed_clean == 1
 
@@ -69,6 +70,7 @@ class TestEndings:
             assert client.expect_close(1011) == "internal error"
             client.send(close(1011))
             client.expect_end()
+            client.close()
             (record,) = logged(caplog)
             assert record.exc_info is not None
             assert record.exc_info[1] is error
@@ -83,6 +85,7 @@ class TestEndings:
             client.expect_close(1011)
             client.send(close(1011))
             client.expect_end()
+            client.close()
             (record,) = logged(caplog)
             assert record.exc_info is not None
 
@@ -96,6 +99,7 @@ class TestEndings:
             client.send(close(code))
             client.expect_close(code)
             client.expect_end()
+            client.close()
             still_serves(server)
 
     def test_connection_reset_under_it_is_silent(self, quiet: Any) -> None:
@@ -115,6 +119,7 @@ class TestEndings:
             client.expect_close(1011)
             client.send(close(1011))
             client.expect_end()
+            client.close()
             assert len(logged(caplog)) == 1
 
     def test_keyboard_interrupt_goes_through_to_the_main_greenlet(self) -> None:
@@ -145,6 +150,7 @@ class TestEndings:
             assert client.expect_close(4000) == "mine"
             client.send(close(4000))
             client.expect_end()
+            client.close()
             still_serves(server)
             assert after == [(True, 4000, False)]
 
@@ -200,6 +206,7 @@ class TestEndings:
         with serve(handler) as server, RawClient.connect(server.address) as client:
             client.expect_close(1000)
             client.expect_end()
+            client.close()
             still_serves(server)
 
 
@@ -280,6 +287,7 @@ class TestKilled:
                 assert int.from_bytes(frame[1][:2], "big") == code
                 client.send(close(code))
                 client.expect_end()
+                client.close()
             wait_until(lambda: found[0].dead)
             still_serves(server)
 
@@ -328,6 +336,7 @@ class TestKilled:
             client.expect_close(1001)
             found[0].kill()
             client.expect_end()
+            client.close()
             still_serves(server)
 
 
@@ -365,6 +374,9 @@ class TestStats:
                 client.reset()
             for client in clients[10:15]:
                 client.close()
+            for client in clients[:5]:
+                client.expect_close(1000)
+                client.close()
             wait_until(lambda: len(server.connections) == 5)
             for ws in list(server.connections):
                 ws.abort()
@@ -395,6 +407,7 @@ def end_with_close(address: Any) -> None:
         client.send(close())
         client.expect_close(1000)
         client.expect_end()
+        client.close()
 
 
 def end_with_reset(address: Any) -> None:
