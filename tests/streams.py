@@ -107,8 +107,13 @@ def random_pieces(rng: random.Random, data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-def random_frames(rng: random.Random, masked: bool, deflate: dict[str, Any] | None) -> list[bytes]:
-    """Frames of a peer: most of them as they should be, one now and then that breaks a rule."""
+def random_frames(
+    rng: random.Random, masked: bool, deflate: dict[str, Any] | None, *, incomplete: float = 0.03
+) -> list[bytes]:
+    """Frames of a peer: most of them as they should be, one now and then that breaks a rule.
+
+    `incomplete` is the share of compressed messages that end too early.
+    """
     frames: list[bytes] = []
     compressor: Any = None
 
@@ -140,7 +145,7 @@ def random_frames(rng: random.Random, masked: bool, deflate: dict[str, Any] | No
             if rng.random() < 0.1:
                 data += rng.choice(NOT_UTF8) + data
             packed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
-            pieces = random_pieces(rng, packed[:-4] if rng.random() < 0.97 else packed[:-6])
+            pieces = random_pieces(rng, packed[:-4] if rng.random() >= incomplete else packed[:-6])
             for at, piece in enumerate(pieces):
                 fin = 0x80 if at == len(pieces) - 1 else 0
                 add(fin | (opcode | 0x40 if at == 0 or rng.random() < 0.01 else 0), piece)
