@@ -133,9 +133,12 @@ def run_handler(ws: WebSocket, handler: Callable[..., Any], arguments: Mapping[s
     except gevent.GreenletExit:
         code = 1001
     except KeyboardInterrupt:
-        ws.begin_close(code, reason)
-        # Not for the peer's answer: the process is about to end.
-        ws.abort()
+        # The process is about to end: one turn of the loop, in which the Close leaves, but no answer.
+        try:
+            ws.begin_close(code, reason)
+            ws.wait_closed(0)
+        finally:
+            ws.abort()
         raise
     except BaseException as error:
         if not isinstance(error, ConnectionClosed) or not ws.closed:

@@ -68,9 +68,13 @@ def dial(address: Any, *, tls: bool = False, family: int = std_socket.AF_INET) -
     """Connect to a server."""
     sock = gevent.socket.socket(family)
     sock.settimeout(PATIENCE)
-    sock.connect(address)
-    if tls:
-        sock = tls_contexts()[1].wrap_socket(sock, server_hostname="localhost")
+    try:
+        sock.connect(address)
+        if tls:
+            sock = tls_contexts()[1].wrap_socket(sock, server_hostname="localhost")
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
