@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from .rows import ROWS, Goal, Row
 __all__ = ["cells_of", "goals_table", "markdown", "row_table", "text_table", "verdicts", "write"]
 
 Table = list[list[str]]
+
+#: Cells that stand at the right of their column.
+_NUMBERS = re.compile(r"[\d,.]+( to [\d,.]+)?( KiB|%)?")
 
 
 def cells_of(results: dict[str, Any], row: Row) -> dict[str, Cell]:
@@ -127,7 +131,7 @@ def text_table(table: Table) -> str:
     for line in table:
         cells = []
         for i in used:
-            right = i > 0 and line[i][:1].isdigit()
+            right = i > 0 and _NUMBERS.fullmatch(line[i])
             cells.append(line[i].rjust(widths[i]) if right else line[i].ljust(widths[i]))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
