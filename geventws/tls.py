@@ -57,8 +57,7 @@ class TLSTransport(Transport):
             if self._write_wants_read and not self._lingering:
                 self._write_wants_read = False
                 self._write()
-                if self._receiver is not None:
-                    self._receiver.handle_drained()
+                self._tell_drained()
             if self.ended:
                 return
             if self._lingering:
@@ -79,8 +78,7 @@ class TLSTransport(Transport):
                     self._read()
             if self.blocked and not self.ended:
                 self._write()
-            if self._receiver is not None:
-                self._receiver.handle_drained()
+            self._tell_drained()
         except BaseException as error:
             self.crash(error)
 

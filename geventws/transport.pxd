@@ -44,7 +44,10 @@ cdef class Transport:
     @cython.locals(count=Py_ssize_t)
     cdef _read(self)
     cdef Py_ssize_t _receive(self) except -2
+    @cython.locals(receiver=Receiver)
     cdef _take(self, bint lent)
+    @cython.locals(receiver=Receiver)
+    cdef _tell_drained(self)
     cdef _receive_end(self)
     @cython.locals(count=Py_ssize_t)
     cdef _read_away(self)
@@ -70,5 +73,7 @@ cdef class Transport:
     cpdef cancel_deadline(self)
     cdef _linger(self)
     cdef _end_output(self)
+    @cython.locals(receiver=Receiver)
     cpdef end(self, object detail)
+    @cython.locals(receiver=Receiver)
     cpdef crash(self, object error)

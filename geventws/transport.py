@@ -134,11 +134,7 @@ class Transport:
         self._peer_ended = False
         #: Why nothing can be written any more, or ""; what the peer sent before that is still read.
         self._broken = ""
-        self.corked = False
-        self.blocked = False
-        self.paused = False
-        self.ended = False
-        self.write_timed_out = False
+        self.corked = self.blocked = self.paused = self.ended = self.write_timed_out = False
         self.last_received = monotonic()
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -183,10 +179,12 @@ class Transport:
 
     def _take(self, lent: bool) -> None:
         """Let the receiver take the protocol's events; what it answers leaves in one piece."""
+        # Held here: it may end the connection, and compiled code does not hold what an attribute refers to.
+        receiver = self._receiver
         self.corked = True
         try:
-            if self._receiver is not None:
-                self._receiver.handle_input()
+            if receiver is not None:
+                receiver.handle_input()
         finally:
             self.corked = False
         if lent:
@@ -292,12 +290,10 @@ class Transport:
     def _on_broken(self) -> None:
         """The callback behind a write that failed."""
         try:
-            for _ in range(LINGER_BYTES // READ_SIZE):
+            before = -1
+            while self.bytes_received > before and not self.paused and not self.ended:
                 before = self.bytes_received
-                if not self.paused and not self.ended:
-                    self._read()
-                if self.bytes_received == before:
-                    break
+                self._read()
             self.end(self._broken)
         except BaseException as error:
             self.crash(error)
@@ -367,10 +363,15 @@ class Transport:
         """The write watcher's callback."""
         try:
             self._write()
-            if self._receiver is not None:
-                self._receiver.handle_drained()
+            self._tell_drained()
         except BaseException as error:
             self.crash(error)
+
+    def _tell_drained(self) -> None:
+        # Held here, as in `_take`.
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.handle_drained()
 
     def _on_write_timeout(self) -> None:
         """The write timer's callback: nothing has moved, or something has and it starts again."""

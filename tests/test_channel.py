@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
@@ -17,11 +18,15 @@ from greenlet import GreenletExit, greenlet
 from support import (
     PATIENCE,
     LoopCounter,
+    RawClient,
+    Session,
     binary,
     close,
     frame,
+    make_websocket,
     opened,
     ping,
+    socket_pair,
     text,
     wait_until,
 )
@@ -367,10 +372,10 @@ def test_reading_goes_on_when_the_queue_is_empty_though_nobody_waits() -> None:
 
 
 def test_a_flooding_peer_leaves_the_others_their_turns() -> None:
-    """One peer has 60,000 messages of a byte under way. Another one's Ping-pong goes on between them.
+    """One peer has 200,000 messages of a byte under way. Another one's ping-pong goes on between them.
 
-    A turn of the loop takes one read of at most 128 KiB from the flood: below 19,000 of its messages
-    lie between two answers to the other.
+    A turn of the loop takes one read of at most 128 KiB from the flood, below 19,000 of its messages; two
+    turns at the most lie between two messages of the other, whose peer needs one to answer.
     """
     counts: list[int] = []
 
@@ -385,14 +390,14 @@ def test_a_flooding_peer_leaves_the_others_their_turns() -> None:
 
     flooded = [0]
     with opened(count) as busy, opened(note) as calm:
-        flood = text("x") * 60_000
+        flood = text("x") * 200_000
         sending = gevent.spawn(busy.peer.send, flood)
-        while flooded[0] < 60_000:
+        while flooded[0] < 200_000:
             calm.peer.send(text("Hello"))
             calm.peer.expect(0x81, b"Hello")
         sending.get(timeout=PATIENCE)
         assert len(counts) >= 4
-        assert max(after - before for before, after in itertools.pairwise(counts)) <= 19_000
+        assert max(after - before for before, after in itertools.pairwise(counts)) <= 2 * 19_000
 
 
 def test_a_handler_that_works_for_long_keeps_its_peer() -> None:
@@ -741,6 +746,37 @@ def test_an_exception_in_on_end_holds_up_nobody(
         assert all(waiter.dead for waiter in waiting)
         assert len(errors(caplog)) == 1
         assert "forced" not in capfd.readouterr().err
+
+
+def test_a_connection_may_be_forgotten_by_the_greenlet_that_it_has_just_woken() -> None:
+    """Who receives ends the connection and lets go of it; the callback that woke it is still under way."""
+
+    def receive(sessions: list[Any]) -> None:
+        sessions[0].ws.receive()
+        sessions[0].ws.abort()
+        sessions.clear()
+
+    def send(sessions: list[Any]) -> None:
+        sessions[0].ws.send("x")
+        sessions[0].ws.abort()
+        sessions.clear()
+
+    for _ in range(50):
+        for use in (receive, send):
+            sock, ours = socket_pair(small=True)
+            sessions = [Session(make_websocket(sock, write_limit=1000), RawClient(ours), None)]
+            peer = sessions[0].peer
+            del sock, ours
+            if use is send:
+                fill(sessions[0].ws)
+            running = gevent.spawn(use, sessions)
+            gevent.sleep(0)
+            peer.send(text("1"), text("2"))
+            with contextlib.suppress(ConnectionError):
+                while peer.socket.recv(1024 * 1024):
+                    pass
+            running.get(timeout=PATIENCE)
+            peer.close()
 
 
 # Descriptors
