@@ -180,7 +180,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
 
     def _pause_accepting(self, error: OSError) -> None:
         """Try again later: there are no descriptors or no memory for another connection."""
-        self._accept_log.log(logging.ERROR, "cannot accept connections, trying again: %s", error)
+        self._accept_log.log(logging.ERROR, "cannot accept connections, trying again: %s", str(error))
         self.stop_accepting()
         # Where StreamServer keeps its own, so that stop_accepting() ends it.
         self._timer = self.loop.timer(self._accept_delay)
@@ -212,10 +212,11 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             opened = self._handshake(sock, address)
         except OpenTimeout as error:
             self.stats.failed_handshakes += 1
-            logger.info("%s: %s", _name(address), error)
+            logger.info("%s: %s", _name(address), str(error))
         except OSError as error:
             self.stats.failed_handshakes += 1
-            logger.debug("%s: the opening handshake failed: %s", _name(address), error)
+            # As text: whoever keeps log records would keep traceback, frames and socket with an exception.
+            logger.debug("%s: the opening handshake failed: %s", _name(address), str(error))
         except BaseException:
             # Killed.
             self.stats.failed_handshakes += 1
@@ -236,7 +237,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             request = self._receive_request(sock, parser, start)
         except InvalidHandshake as error:
             # Details are for the log; the peer gets none of its own bytes back.
-            logger.info("%s: refused with %d: %s", _name(address), error.status, error)
+            logger.info("%s: refused with %d: %s", _name(address), error.status, str(error))
             # RFC 9110 section 9.3.2: no content in answer to HEAD.
             self._refuse(sock, error_response(error).serialize(include_body=start != b"HEAD "))
             return None
@@ -323,7 +324,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
                 level = logging.INFO if found.status >= 400 else logging.DEBUG
                 logger.log(level, "%s: answered %r with %d", name, path, found.status)
             except InvalidHandshake as error:
-                logger.info("%s: refused %r with %d: %s", name, path, error.status, error)
+                logger.info("%s: refused %r with %d: %s", name, path, error.status, str(error))
                 found = error_response(error)
             # It may have been changed into what cannot be sent.
             return found.serialize(include_body=request.method != "HEAD")
