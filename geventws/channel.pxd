@@ -31,6 +31,7 @@ cdef class Channel(Receiver):
     cdef list _sizes
     cdef bint _terminal
     cdef Transport _transport
+    cdef tuple _urgent
     cdef long long _write_limit
     cdef readonly object id
     cdef public object keepalive_slot
@@ -55,8 +56,8 @@ cdef class Channel(Receiver):
     cdef bint _blocked(self, object current)
     @cython.locals(mine=bint)
     cdef _wait_writable(self)
+    cdef _wait_for_room(self)
     cpdef handle_drained(self)
-    cdef _send_ping(self, object payload)
     cpdef begin_close(self, object code, object reason)
     cdef _act(self)
     cdef _closed_error(self)

@@ -60,7 +60,7 @@ class Channel(Receiver):
         "__dict__", "__weakref__", "_after_fragments", "_budget", "_closers", "_core", "_detail",
         "_discarding", "_fragment_sender", "_head", "_hub", "_keepalive", "_max_queue", "_max_queue_bytes",
         "_more", "_options", "_pongs", "_queue", "_queue_bytes", "_receiving", "_scheduled", "_senders",
-        "_sizes", "_terminal", "_transport", "_write_limit", "id", "keepalive_slot", "latency",
+        "_sizes", "_terminal", "_transport", "_urgent", "_write_limit", "id", "keepalive_slot", "latency",
         "messages_discarded", "messages_received", "messages_sent", "on_end",
     )  # fmt: skip
 
@@ -104,6 +104,8 @@ class Channel(Receiver):
         self._receiving: Any = None
         self._senders: deque[Any] | None = None
         self._closers: list[Any] | None = None
+        #: Those that wait to send a control frame, which may stand between fragments.
+        self._urgent: tuple[Any, ...] = ()
         #: The greenlet that is sending a message in fragments, and what broadcasts put behind it.
         self._fragment_sender: Any = None
         self._after_fragments: list[tuple[SharedMessage, bool | None]] | None = None
@@ -293,7 +295,8 @@ class Channel(Receiver):
         """Tell whether a greenlet must wait before it puts a frame out."""
         if self._core.phase != 0:
             return False
-        if self._fragment_sender is not None and self._fragment_sender is not current:
+        fragment_sender = self._fragment_sender
+        if fragment_sender is not None and fragment_sender is not current and current not in self._urgent:
             return True
         return self._core.out_size > self._write_limit
 
@@ -303,7 +306,7 @@ class Channel(Receiver):
         An exception while waiting (a kill, a gevent.Timeout) finds nothing written.
         """
         current = getcurrent()
-        mine = self._fragment_sender is current
+        mine = self._fragment_sender is current or current in self._urgent
         if self._core.out_size > self._write_limit:
             # What is corked was not tried yet.
             self._transport.flush()
@@ -330,6 +333,15 @@ class Channel(Receiver):
                 return
             mine = True
 
+    def _wait_for_room(self) -> None:
+        """Wait for room in the buffer alone, ahead of all messages: for a control frame."""
+        current = getcurrent()
+        self._urgent += (current,)
+        try:
+            self._wait_writable()
+        finally:
+            self._urgent = tuple(other for other in self._urgent if other is not current)
+
     def _wake_senders(self) -> None:
         """Let greenlets that wait to send go on, in their order; in the hub."""
         while self._senders is not None:
@@ -353,16 +365,6 @@ class Channel(Receiver):
             self._transport.crash(error)
 
     # Pings
-
-    def _send_ping(self, payload: bytes) -> Any:
-        """Send a Ping and return its Pong."""
-        self._check_open()
-        self._core.send_ping(payload)
-        if self._pongs is None:
-            self._pongs = PongQueue()
-        pong = self._pongs.add(payload)
-        self._transport.flush_unless_corked()
-        return pong
 
     def send_keepalive(self) -> None:
         """Send a Ping without waiting; for the keepalive, in the hub."""
@@ -416,6 +418,10 @@ class Channel(Receiver):
         if not self._detail and not self._core.close_ok():
             self._detail = detail
         self._core.receive_end()
+        error = self._core.error
+        if error is not None:
+            # The frames in it would hold this connection, and what it was fed, in a cycle.
+            error.__traceback__ = error.__context__ = None
         if self._keepalive is not None:
             self._keepalive.remove(self)
         on_end = self.on_end

@@ -16,6 +16,7 @@ from greenlet import getcurrent
 
 from .channel import Channel
 from .exceptions import ConcurrencyError, ConnectionClosed
+from .pong import PongQueue
 from .protocol.closing import Close, Phase
 from .transport import CORK_LIMIT
 
@@ -303,8 +304,13 @@ class WebSocket(Channel):
         if len(payload) > 125:
             raise ValueError(f"a ping has at most 125 bytes (RFC 6455 section 5.5), not {len(payload)}")
         if self._core.out_size > self._write_limit:
-            self._wait_writable()
-        pong: Pong = self._send_ping(payload)
+            self._wait_for_room()
+        self._check_open()
+        self._core.send_ping(payload)
+        if self._pongs is None:
+            self._pongs = PongQueue()
+        pong: Pong = self._pongs.add(payload)
+        self._transport.flush_unless_corked()
         return pong
 
     def is_slow(self) -> bool:
@@ -397,5 +403,6 @@ def as_payload(data: Any) -> Any:
     if isinstance(data, str):
         return str.__str__(data)
     if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
+        # Its octets, whatever a subclass says.
+        return bytes(memoryview(data))
     raise TypeError(f"a message is str, bytes, bytearray or memoryview, not {type(data).__name__}")
