@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .protocol.headers import is_token
+from .protocol.uri import split_host
 
 if TYPE_CHECKING:
     from .protocol.http import Request, Response
@@ -27,8 +28,8 @@ def _check_number(name: str, value: Any, kind: type[int] | type[float], unit: st
         return
     if isinstance(value, bool) or not isinstance(value, (int, kind)):
         raise TypeError(f"{name} takes a number of {unit} or None (unlimited), not {value!r}")
-    # Compiled code counts in 64 bits; nothing real comes near.
-    if not 0 < float(value) < 2**60:
+    # Compiled code counts in 64 bits; nothing real comes near. NaN is not within either.
+    if not 0 < value < 2**60:
         raise ValueError(f"{name} takes a positive number of {unit} or None (unlimited), not {value!r}")
 
 
@@ -38,6 +39,24 @@ def _check_range(name: str, value: Any, low: int, high: int) -> None:
         raise TypeError(f"{name} takes an integer from {low} to {high}, not {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} takes an integer from {low} to {high}, not {value!r}")
+
+
+def _check_origin(origin: str) -> None:
+    """Raise if no browser can ever send this origin (RFC 6454 section 6.2)."""
+    scheme, separator, authority = origin.partition("://")
+    try:
+        if origin == "null":
+            return
+        if not separator or not is_token(scheme):
+            raise ValueError("it has no scheme")
+        if "*" in authority or authority.endswith(":"):
+            raise ValueError("it is compared whole")
+        split_host(authority)
+    except ValueError as error:
+        raise ValueError(
+            f'origins: {origin!r} is not an origin such as "https://example.com": {error}; '
+            "None allows any, a callable decides"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +179,8 @@ class Options:
                     raise ValueError(f"subprotocols: {name!r} is not a token (RFC 6455 section 4.1)")
         if self.origins is not None and self.origins != "same-host" and not callable(self.origins):
             self._set_names("origins", self.origins)
+            for origin in self.origins:
+                _check_origin(origin)
         if self.slow_consumer not in ("close", "skip"):
             raise ValueError(f'slow_consumer takes "close" or "skip", not {self.slow_consumer!r}')
         if self.process_request is not None and not callable(self.process_request):
@@ -167,8 +188,8 @@ class Options:
 
     def _set_names(self, name: str, value: Any) -> None:
         """Keep a list of names as a tuple; a bare string is a mistake, not a list of letters."""
-        if isinstance(value, (str, bytes)):
-            raise TypeError(f"{name} takes a list of strings, not the string {value!r}")
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            raise TypeError(f"{name} takes a list of strings, not {value!r}")
         names = tuple(value)
         for item in names:
             if not isinstance(item, str):
