@@ -57,6 +57,8 @@ _ACCEPT_DELAYS = (0.05, 0.5)
 #: Seconds between two log lines about the same shortage.
 _LOG_INTERVAL = 10.0
 
+_STOPPING = "the server is stopping"
+
 Opened = tuple[WebSocket, Callable[..., Any], dict[str, Any]]
 
 
@@ -263,7 +265,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         self.stats.opened += 1
         self.connections.add(ws)
         if self._stopping:
-            ws.begin_close(1001, "the server is stopping")
+            ws.begin_close(1001, _STOPPING)
         return ws, handler, arguments
 
     def _receive_request(self, sock: Any, parser: RequestParser, start: bytearray) -> Request:
@@ -286,8 +288,9 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
                 try:
                     data = sock.recv(_RECEIVE_SIZE)
                 except OSError:
-                    # Maybe `stop` has woken us.
-                    self._check_capacity()
+                    if self._stopping:
+                        # `stop` has woken us.
+                        raise InvalidHandshake(_STOPPING, status=503) from None
                     raise
                 if not data:
                     parser.receive_eof()
@@ -306,7 +309,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
     def _check_capacity(self) -> None:
         """Refuse with 503 where no connection can be added."""
         if self._stopping:
-            raise InvalidHandshake("the server is stopping", status=503)
+            raise InvalidHandshake(_STOPPING, status=503)
         limit = self.options.max_connections
         # Those that are being refused do not keep others out.
         if limit is not None and self._serving - self._refusing > limit:
@@ -413,7 +416,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         for sock in list(self._opening):
             wake_reader(sock)
         for ws in list(self.connections):
-            ws.begin_close(1001, "the server is stopping")
+            ws.begin_close(1001, _STOPPING)
         # A handler that stops its own server cannot wait for itself.
         own = 1 if self.pool is not None and getcurrent() in self.pool else 0
         with gevent.Timeout(timeout, False):
