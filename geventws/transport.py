@@ -334,7 +334,8 @@ class Transport:
             self._start_write_timer(self._write_timeout)
 
     def _start_write_timer(self, seconds: float) -> None:
-        self._write_timer = self._loop.timer(seconds)
+        # libuv counts in milliseconds, and warns of less.
+        self._write_timer = self._loop.timer(max(seconds, 0.001))
         self._write_timer.start(self._on_write_timeout)
 
     def _stop_write_timer(self) -> None:
