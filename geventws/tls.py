@@ -145,11 +145,12 @@ class TLSTransport(Transport):
         elif self._write_watcher is not None:
             self._write_watcher.stop()
 
-    def _end_output(self) -> None:
+    def _end_output(self) -> bool:
         try:
             # Sends close_notify (RFC 8446 section 6.1); the peer's is not waited for.
             self._socket.unwrap()
         except (OSError, ValueError):
             pass
-        # The rest is read away encrypted as it is.
+        # The rest is read away encrypted as it is: the peer's close_notify, at least.
         Transport._end_output(self)
+        return False

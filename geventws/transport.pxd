@@ -72,7 +72,7 @@ cdef class Transport:
     cpdef set_close_deadline(self, object timeout)
     cpdef cancel_deadline(self)
     cdef _linger(self)
-    cdef _end_output(self)
+    cdef bint _end_output(self) except -1
     @cython.locals(receiver=Receiver)
     cpdef end(self, object detail)
     @cython.locals(receiver=Receiver)

@@ -24,6 +24,7 @@ import weakref
 from time import monotonic
 from typing import Any
 
+from .protocol.closing import Phase
 from .protocol.connection import Connection
 from .wire import receive_into, send_chunks
 
@@ -40,8 +41,7 @@ CORK_LIMIT = 64 * 1024
 #: Bytes that are read away, at the most, while the peer ends TCP.
 LINGER_BYTES = 32 * 1024 * 1024
 
-_READ = 1
-_WRITE = 2
+_READ, _WRITE = 1, 2
 
 _buffers: weakref.WeakKeyDictionary[Any, bytearray] = weakref.WeakKeyDictionary()
 
@@ -136,8 +136,7 @@ class Transport:
         self._broken = ""
         self.corked = self.blocked = self.paused = self.ended = self.write_timed_out = False
         self.last_received = monotonic()
-        self.bytes_received = 0
-        self.bytes_sent = 0
+        self.bytes_received = self.bytes_sent = 0
 
     def start(self, data: bytes) -> None:
         """Begin to read, `data` first: what came behind the opening handshake."""
@@ -436,18 +435,19 @@ class Transport:
             self.crash(error)
 
     def _linger(self) -> None:
-        """Everything is written: end our side, and wait for the peer's end."""
+        """Everything is written: end our side, and wait for the peer's end where that matters."""
         self._lingering = True
-        if self._peer_ended:
-            self.end("")
-            return
         try:
-            self._end_output()
+            if self._peer_ended or self._end_output():
+                self.end("")
         except OSError:
             self.end("")
 
-    def _end_output(self) -> None:
+    def _end_output(self) -> bool:
+        """End our side; True if the peer has sent all it will, so that no reset can follow."""
         self._socket.shutdown(socket.SHUT_WR)
+        # RFC 6455 section 5.5.1: nothing comes behind a Close.
+        return self._core.phase == Phase.CLOSE_DONE
 
     def end(self, detail: str) -> None:
         """Close the socket now. May be called more than once and from any greenlet of the thread.
