@@ -8,7 +8,6 @@ import difflib
 import errno
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from .serving import (
     Throttle,
     agree,
     make_tls_context,
+    prepare_socket,
     run_handler,
     send_last,
     wake_reader,
@@ -206,9 +206,7 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         """Do the opening handshake; None if it failed, and the socket is closed."""
         opened = None
         try:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                # A frame goes out when it is written; corking is done here, not by the kernel.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            prepare_socket(sock, self.options)
             if self._context is not None:
                 sock = wrap_tls(self._context, sock)
             opened = self._handshake(sock, address)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import socket
 import ssl
 import time
@@ -35,6 +36,7 @@ __all__ = [
     "Throttle",
     "agree",
     "make_tls_context",
+    "prepare_socket",
     "run_handler",
     "send_last",
     "wake_reader",
@@ -95,6 +97,34 @@ class Agreement:
             mem_level=compression.mem_level,
             threshold=compression.threshold,
         )
+
+
+def prepare_socket(sock: Any, options: Options) -> None:
+    """Set what a TCP connection needs; a Unix socket needs nothing.
+
+    While the application's full queue keeps the peer's bytes from being read, Pongs are not seen and
+    the keepalive holds nothing against it. A dead peer is then found by the system, in the time that
+    the keepalive would have taken.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    # A frame goes out when it is written; corking is done here, not by the kernel.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    interval, timeout = options.ping_interval, options.ping_timeout
+    if interval is None or timeout is None or not hasattr(socket, "TCP_KEEPIDLE"):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(interval))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(timeout / 4))
+    if options.write_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        # It counts for a peer that lives and does not read too, which is what write_timeout is about.
+        seconds = max(interval + timeout, options.write_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _whole_seconds(seconds) * 1000)
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Round up to what the system takes for its keepalive."""
+    return min(math.ceil(seconds), 32767)
 
 
 def agree(request: Request, options: Options) -> Agreement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket as std_socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from geventws.exceptions import ConnectionClosedError, InvalidHandshake, Invalid
 from geventws.options import Compression, Options
 from geventws.protocol.connection import Connection
 from geventws.protocol.http import Request, RequestParser
-from geventws.serving import agree
+from geventws.serving import agree, prepare_socket
 from geventws.websocket import WebSocket
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -300,3 +301,49 @@ def test_a_handler_in_a_greenlet_of_its_own_outlives_nothing() -> None:
         session.peer.expect_close(1000)
         session.ended()
         wait_until(lambda: outcome)
+
+
+class TestPrepareSocket:
+    """What is set on the socket of a connection."""
+
+    @staticmethod
+    def settings(**options: Any) -> dict[str, int]:
+        with std_socket.socket() as sock:
+            prepare_socket(sock, Options(**options))
+            return {
+                name: sock.getsockopt(level, getattr(std_socket, name))
+                for level, name in (
+                    (std_socket.IPPROTO_TCP, "TCP_NODELAY"),
+                    (std_socket.SOL_SOCKET, "SO_KEEPALIVE"),
+                    (std_socket.IPPROTO_TCP, "TCP_KEEPIDLE"),
+                    (std_socket.IPPROTO_TCP, "TCP_KEEPINTVL"),
+                    (std_socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"),
+                )
+            }
+
+    def test_dead_peer_is_found_by_the_system_in_the_time_of_the_keepalive(self) -> None:
+        assert self.settings(ping_interval=7.5, ping_timeout=3) == {
+            "TCP_NODELAY": 1,
+            "SO_KEEPALIVE": 1,
+            "TCP_KEEPIDLE": 8,
+            "TCP_KEEPINTVL": 1,
+            "TCP_USER_TIMEOUT": 11_000,
+        }
+
+    def test_peer_that_does_not_read_has_as_long_as_write_timeout(self) -> None:
+        settings = self.settings(ping_interval=2, ping_timeout=2, write_timeout=60)
+        assert settings["TCP_USER_TIMEOUT"] == 60_000
+        assert self.settings(write_timeout=None)["TCP_USER_TIMEOUT"] == 0
+
+    @pytest.mark.parametrize("options", [{"ping_interval": None}, {"ping_timeout": None}])
+    def test_without_a_keepalive_nothing_is_ended(self, options: dict[str, Any]) -> None:
+        settings = self.settings(**options)
+        assert settings["TCP_NODELAY"] == 1
+        assert settings["SO_KEEPALIVE"] == settings["TCP_USER_TIMEOUT"] == 0
+
+    def test_times_of_any_length(self) -> None:
+        assert self.settings(ping_interval=1e9, ping_timeout=1e9)["TCP_KEEPIDLE"] == 32767
+
+    def test_unix_socket(self) -> None:
+        with std_socket.socket(std_socket.AF_UNIX) as sock:
+            prepare_socket(sock, Options())
