@@ -195,10 +195,11 @@ class RawClient:
         self._buffer += data
         return bool(data)
 
-    def read_frame(self) -> tuple[int, bytes]:
+    def read_frame(self, size: int = 256 * 1024) -> tuple[int, bytes]:
         """Read one frame: its first byte and its payload. EOFError between frames, at the end of TCP.
 
-        A frame that is cut, masked or of a length that is not minimal is an AssertionError.
+        At most `size` bytes are received at a time. A frame that is cut, masked or of a length that is
+        not minimal is an AssertionError.
         """
         buffer = self._buffer
         while True:
@@ -218,7 +219,7 @@ class RawClient:
                     first, payload = buffer[0], bytes(memoryview(buffer)[start : start + length])
                     del buffer[: start + length]
                     return first, payload
-            if not self._fill():
+            if not self._fill(size):
                 if buffer:
                     raise AssertionError(f"TCP ended in the middle of a frame: {bytes(buffer[:40])!r}")
                 raise EOFError
