@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import ssl
 
-from .transport import READ_SIZE, Transport
+from .transport import Transport
+from .turn import READ_SIZE
 
 __all__ = ["TLSTransport"]
 

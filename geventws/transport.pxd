@@ -1,6 +1,7 @@
 cimport cython
 
 from geventws.protocol.connection cimport Connection
+from geventws.turn cimport Turn, Writer
 from geventws.wire cimport receive_into, send_chunks
 
 
@@ -11,7 +12,7 @@ cdef class Receiver:
     cpdef handle_error(self, object error)
 
 
-cdef class Transport:
+cdef class Transport(Writer):
     cdef object _broken
     cdef bytearray _buffer
     cdef object _close_timer
@@ -28,6 +29,7 @@ cdef class Transport:
     cdef object _read_watcher
     cdef Receiver _receiver
     cdef object _socket
+    cdef Turn _turn
     cdef double _write_timeout
     cdef object _write_timer
     cdef object _write_watcher

@@ -20,20 +20,17 @@ from __future__ import annotations
 
 import logging
 import socket
-import weakref
 from time import monotonic
 from typing import Any
 
 from .protocol.closing import Phase
 from .protocol.connection import Connection
+from .turn import Writer, turn_of
 from .wire import receive_into, send_chunks
 
 __all__ = ["Receiver", "Transport"]
 
 logger = logging.getLogger("geventws")
-
-#: Bytes read from one connection in one turn of the loop; another one's turn comes after that.
-READ_SIZE = 128 * 1024
 
 #: Bytes gathered for one system call while input is still being handled ("corking").
 CORK_LIMIT = 64 * 1024
@@ -42,16 +39,6 @@ CORK_LIMIT = 64 * 1024
 LINGER_BYTES = 32 * 1024 * 1024
 
 _READ, _WRITE = 1, 2
-
-_buffers: weakref.WeakKeyDictionary[Any, bytearray] = weakref.WeakKeyDictionary()
-
-
-def _shared_buffer(hub: Any) -> bytearray:
-    """Return the buffer that all connections of a hub receive into: one callback runs at a time."""
-    buffer = _buffers.get(hub)
-    if buffer is None:
-        buffer = _buffers[hub] = bytearray(READ_SIZE)
-    return buffer
 
 
 class Receiver:
@@ -76,11 +63,11 @@ class Receiver:
         raise NotImplementedError
 
 
-class Transport:
+class Transport(Writer):
     """Moves bytes between a socket and a `Connection`.
 
     Attributes:
-        corked: replies are gathered; they leave when the callback that is running returns.
+        corked: replies are gathered; they leave at the end of the loop's turn.
         blocked: the socket takes nothing more at the moment.
         paused: reading is stopped, for the application has not received what came.
         ended: the socket is closed.
@@ -92,7 +79,7 @@ class Transport:
     __slots__ = (
         "_broken", "_buffer", "_close_timer", "_core", "_descriptor", "_finishing", "_hub", "_lingered",
         "_lingering", "_loop", "_offset", "_peer_ended", "_progress_at", "_read_watcher", "_receiver",
-        "_socket", "_write_timeout", "_write_timer", "_write_watcher", "blocked", "bytes_received",
+        "_socket", "_turn", "_write_timeout", "_write_timer", "_write_watcher", "blocked", "bytes_received",
         "bytes_sent", "corked", "ended", "last_received", "paused", "write_timed_out",
     )  # fmt: skip
 
@@ -115,7 +102,8 @@ class Transport:
         self._receiver: Receiver | None = receiver
         self._hub = hub
         self._loop = hub.loop
-        self._buffer = _shared_buffer(hub)
+        self._turn = turn_of(hub)
+        self._buffer = self._turn.buffer
         self._read_watcher = self._loop.io(self._descriptor, _READ)
         self._write_watcher: Any = None
         self._write_timeout = -1.0 if write_timeout is None else write_timeout
@@ -188,7 +176,9 @@ class Transport:
             self.corked = False
         if lent:
             self._core.keep()
-        if not self.ended:
+        if self._core.out:
+            self._turn.add(self)
+        elif not self.ended:
             self.flush()
 
     def take(self) -> None:

@@ -22,7 +22,9 @@ import geventws
 CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
-CONNECTION = {"transport", "websocket", "keepalive", "broadcast", "channel", "pong", "serving", "tls", "wire"}
+CONNECTION = {
+    "broadcast", "channel", "keepalive", "pong", "serving", "tls", "transport", "turn", "websocket", "wire",
+}  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {
     "__main__": {"cli"},

@@ -30,7 +30,7 @@ from support import (
 )
 
 from geventws.exceptions import ConnectionClosedOK
-from geventws.transport import READ_SIZE
+from geventws.turn import READ_SIZE
 from geventws.websocket import WebSocket
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

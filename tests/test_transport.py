@@ -24,7 +24,8 @@ from support import (
 
 from geventws.protocol.closing import Phase
 from geventws.protocol.connection import Connection, Event
-from geventws.transport import LINGER_BYTES, READ_SIZE, Receiver, Transport
+from geventws.transport import LINGER_BYTES, Receiver, Transport
+from geventws.turn import READ_SIZE
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -1,0 +1,15 @@
+cimport cython
+
+
+cdef class Writer:
+    cpdef flush(self)
+
+
+cdef class Turn:
+    cdef object _loop
+    cdef list _writers
+    cdef readonly bytearray buffer
+
+    cpdef add(self, Writer writer)
+    @cython.locals(writers=list, writer=Writer, done=Py_ssize_t)
+    cpdef _end(self)
