@@ -2,7 +2,7 @@ cimport cython
 
 from geventws.protocol.connection cimport Connection
 from geventws.transport cimport Receiver, Transport
-from geventws.wire cimport switch
+from geventws.wire cimport current_greenlet, switch
 
 
 cdef class Channel(Receiver):

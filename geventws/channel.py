@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.exceptions import BlockingSwitchOutError
-from greenlet import getcurrent
 
 from .exceptions import ConcurrencyError, ConnectionClosed
 from .pong import PongQueue
 from .protocol.connection import Connection, Event
 from .tls import TLSTransport
 from .transport import Receiver, Transport
-from .wire import switch
+from .wire import current_greenlet, switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,7 +283,7 @@ class Channel(Receiver):
 
     def _current(self, what: str) -> Any:
         """Return the greenlet that is about to wait."""
-        current = getcurrent()
+        current = current_greenlet()
         if current is self._hub:
             raise BlockingSwitchOutError(f"{what} has to wait, which a callback of the event loop cannot do")
         return current
@@ -305,7 +304,7 @@ class Channel(Receiver):
 
         An exception while waiting (a kill, a gevent.Timeout) finds nothing written.
         """
-        current = getcurrent()
+        current = current_greenlet()
         mine = self._fragment_sender is current or current in self._urgent
         if self._core.out_size > self._write_limit:
             # What is corked was not tried yet.
@@ -335,7 +334,7 @@ class Channel(Receiver):
 
     def _wait_for_room(self) -> None:
         """Wait for room in the buffer alone, ahead of all messages: for a control frame."""
-        current = getcurrent()
+        current = current_greenlet()
         self._urgent += (current,)
         try:
             self._wait_writable()

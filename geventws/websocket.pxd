@@ -2,6 +2,7 @@ cimport cython
 
 from geventws.channel cimport Channel
 from geventws.protocol.connection cimport Connection
+from geventws.wire cimport current_greenlet
 
 
 cdef class WebSocket(Channel):

@@ -12,13 +12,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
-
 from .channel import Channel
 from .exceptions import ConcurrencyError, ConnectionClosed
 from .pong import PongQueue
 from .protocol.closing import Close, Phase
 from .transport import CORK_LIMIT
+from .wire import current_greenlet
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -222,7 +221,7 @@ class WebSocket(Channel):
 
     def _wait_for_turn(self) -> None:
         """Wait until a message may be put out."""
-        if self._fragment_sender is getcurrent():
+        if self._fragment_sender is current_greenlet():
             raise ConcurrencyError("this greenlet is sending a message in fragments; another cannot be in it")
         self._wait_writable()
 
@@ -242,7 +241,7 @@ class WebSocket(Channel):
         """
         self._wait_for_turn()
         self._check_open()
-        self._fragment_sender = getcurrent()
+        self._fragment_sender = current_greenlet()
         opcode = 0
         text = False
         complete = False
@@ -363,7 +362,7 @@ class WebSocket(Channel):
             raise ValueError("close code 1005 stands for a Close without a code and is not sent; use 1000")
         Close(code, reason).serialize()
         self.begin_close(code, reason)
-        if getcurrent() is not self._hub:
+        if current_greenlet() is not self._hub:
             self.wait_closed()
 
     def abort(self) -> None:

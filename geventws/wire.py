@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-__all__ = ["receive_into", "send_chunks", "switch"]
+from greenlet import getcurrent
+
+__all__ = ["current_greenlet", "receive_into", "send_chunks", "switch"]
 
 #: How many chunks go out in one system call.
 MAX_CHUNKS = 64
@@ -53,6 +55,11 @@ def send_chunks(descriptor: int, chunks: list[bytes], offset: int) -> int:
         return os.writev(descriptor, [memoryview(chunks[0])[offset:], *chunks[1:MAX_CHUNKS]])
     except (BlockingIOError, InterruptedError):
         return -1
+
+
+def current_greenlet() -> Any:
+    """Return the greenlet that runs."""
+    return getcurrent()
 
 
 def switch(target: Any) -> None:

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EINTR, errno
 
-__all__ = ["receive_into", "send_chunks", "switch"]
+__all__ = ["current_greenlet", "receive_into", "send_chunks", "switch"]
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
@@ -36,6 +36,7 @@ cdef extern from "greenlet.h":
     ctypedef struct PyGreenlet:
         pass
     int PyGreenlet_Check(object target)
+    PyGreenlet *PyGreenlet_GetCurrent() except NULL
     PyObject *PyGreenlet_Switch(PyGreenlet *target, PyObject *args, PyObject *kwargs)
     void PyGreenlet_Import() except *
 
@@ -88,6 +89,14 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset) exc
             return -1
         PyErr_SetFromErrno(OSError)
     return count
+
+
+cpdef object current_greenlet():
+    """Return the greenlet that runs."""
+    # A reference of our own, which the first cast does not count.
+    cdef object current = <object><PyObject *>PyGreenlet_GetCurrent()
+    Py_DECREF(current)
+    return current
 
 
 cpdef int switch(object target) except -1:

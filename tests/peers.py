@@ -105,11 +105,10 @@ class Peer:
         connection = self.connection
         assert connection.out_size == sum(map(len, connection.out))
         frames = []
-        for chunk in connection.out:
-            assert list(split_frames(chunk)) == [chunk]
+        for frame in split_frames(b"".join(connection.out)):
             # RFC 6455 section 5.1: a client masks every frame, a server none.
-            assert bool(chunk[1] & 0x80) == self.client
-            frames.append(unmask_frame(chunk) if self.client else chunk)
+            assert bool(frame[1] & 0x80) == self.client
+            frames.append(unmask_frame(frame) if self.client else frame)
         connection.out.clear()
         connection.out_size = 0
         return frames

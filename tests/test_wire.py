@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
+from support import reset, socket_pair
 
 from geventws.wire import receive_into, send_chunks, switch
-from support import reset, socket_pair
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

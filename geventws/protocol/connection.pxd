@@ -1,7 +1,7 @@
 cimport cython
 
 from geventws.protocol.frames cimport FrameReader
-from geventws.protocol.masking cimport build_frame
+from geventws.protocol.masking cimport build_frame, build_header
 from geventws.protocol.messages cimport MessageReader
 
 
@@ -36,7 +36,7 @@ cdef class Connection:
     cdef _go_inert(self)
     cpdef release_pongs(self)
     cpdef receive_end(self)
-    @cython.locals(frame=bytes)
+    @cython.locals(frame=bytes, data=bytes, header=bytes)
     cdef _put(self, int first, object payload)
     cpdef check_open(self)
     @cython.locals(text=bint)
@@ -51,3 +51,6 @@ cdef class Connection:
     cpdef close_deflater(self)
     cpdef bint close_ok(self)
     cpdef object closed_error(self, object detail=*)
+
+
+cdef Py_ssize_t _LARGE

@@ -28,7 +28,7 @@ from .closing import Close, Phase, Step, transition, truncate_reason
 from .deflate import Deflater, Inflater
 from .frames import FrameReader
 from .keys import next_key
-from .masking import build_frame
+from .masking import build_frame, build_header
 from .messages import MessageReader
 from .shared import SharedMessage
 
@@ -57,7 +57,8 @@ class Connection:
     """The protocol of one connection, for either role.
 
     Attributes:
-        out: frames to be written, in order, as bytes objects; whoever writes them removes them.
+        out: frames to be written, in order, as bytes objects (a large one in two); whoever writes them
+            removes them.
         out_size: bytes put into `out` so far; whoever removes them subtracts.
         message: the message of the last event MESSAGE, str or bytes.
         message_size: its bytes, after inflating.
@@ -277,6 +278,14 @@ class Connection:
 
     def _put(self, first: int, payload: bytes | str) -> None:
         """Put one frame into `out`, whole."""
+        if len(payload) >= _LARGE and not self._client:
+            # Not copied behind its header: the system joins them.
+            data = payload.encode() if isinstance(payload, str) else payload
+            header = build_header(first, len(data))
+            self.out.append(header)
+            self.out.append(data)
+            self.out_size += len(header) + len(data)
+            return
         frame = build_frame(first, payload, next_key() if self._client else None)
         self.out.append(frame)
         self.out_size += len(frame)
@@ -417,5 +426,8 @@ class Connection:
             detail = str(self.error)
         return kind(self.close_received, self.close_sent, self.received_first, detail)
 
+
+#: Bytes from which on a payload is written as it stands, instead of being copied into a frame.
+_LARGE = 16 * 1024
 
 _NORMAL = frozenset((1000, 1001, 1005))

@@ -1,6 +1,6 @@
 cimport cython
 
-from geventws.protocol.masking cimport unmask, unmask_text
+from geventws.protocol.masking cimport read_key, unmask, unmask_text
 
 
 cdef class FrameReader:

@@ -10,7 +10,7 @@ Hot: compiled with frames.pxd (`benchmarks/micro.py`, row "decode").
 from __future__ import annotations
 
 from ..exceptions import InvalidFrame
-from .masking import unmask, unmask_text
+from .masking import read_key, unmask, unmask_text
 
 __all__ = ["FrameReader"]
 
@@ -145,7 +145,7 @@ class FrameReader:
         if self._masked:
             if available < size + 4:
                 return False
-            self._key = bytes(buffer[position + size : position + size + 4])
+            self._key = read_key(buffer, position + size)
             size += 4
         self._position = position + size
         self.fin = first & 0x80 != 0

@@ -6,7 +6,7 @@ import system where it was built.
 
 from __future__ import annotations
 
-__all__ = ["build_frame", "unmask", "unmask_text"]
+__all__ = ["build_frame", "build_header", "read_key", "unmask", "unmask_text"]
 
 
 def _xor(data: bytes | bytearray, key: bytes, phase: int) -> bytes:
@@ -20,6 +20,17 @@ def _xor(data: bytes | bytearray, key: bytes, phase: int) -> bytes:
     # One long integer each: the fastest exclusive-or that the standard library offers.
     mask = (key * ((length + 3) >> 2))[:length]
     return (int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")).to_bytes(length, "little")
+
+
+def read_key(buffer: bytearray, position: int) -> bytes:
+    """Return the masking key that stands at `position`.
+
+    Raises:
+        IndexError: if its four octets do not lie in the buffer.
+    """
+    if not 0 <= position <= len(buffer) - 4:
+        raise IndexError("octets outside of the buffer")
+    return bytes(buffer[position : position + 4])
 
 
 def unmask(buffer: bytearray, start: int, end: int, key: bytes | None, phase: int) -> bytes:
@@ -72,13 +83,30 @@ def build_frame(first: int, payload: bytes | str, key: bytes | None) -> bytes:
         data = payload
     else:
         raise TypeError("a payload is bytes or str")
-    length = len(data)
-    masked = 0 if key is None else 0x80
+    if key is None:
+        return _header(first, 0, len(data)) + data
+    return _header(first, 0x80, len(data)) + key + _xor(data, key, 0)
+
+
+def build_header(first: int, length: int) -> bytes:
+    """Return the header of a frame that is not masked.
+
+    Args:
+        first: the header's first octet: FIN, RSV1-3 and opcode.
+        length: bytes of the payload.
+
+    Raises:
+        ValueError: for a number that is not possible.
+    """
+    if not 0 <= first < 256 or length < 0:
+        raise ValueError("a header has an octet and a length")
+    return _header(first, 0, length)
+
+
+def _header(first: int, masked: int, length: int) -> bytes:
     # RFC 6455 section 5.2: the shortest of three forms of the length.
     if length < 126:
-        header = bytes((first, masked | length))
-    elif length < 65536:
-        header = bytes((first, masked | 126)) + length.to_bytes(2, "big")
-    else:
-        header = bytes((first, masked | 127)) + length.to_bytes(8, "big")
-    return header + data if key is None else header + key + _xor(data, key, 0)
+        return bytes((first, masked | length))
+    if length < 65536:
+        return bytes((first, masked | 126)) + length.to_bytes(2, "big")
+    return bytes((first, masked | 127)) + length.to_bytes(8, "big")

@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-__all__ = ["build_frame", "unmask", "unmask_text"]
+__all__ = ["build_frame", "build_header", "read_key", "unmask", "unmask_text"]
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -51,6 +51,15 @@ cdef int check(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key, in
     return 0
 
 
+cpdef bytes read_key(bytearray buffer, Py_ssize_t position):
+    if buffer is None:
+        # To Cython None is a bytearray too.
+        raise TypeError("a buffer is a bytearray")
+    if not 0 <= position <= PyByteArray_GET_SIZE(buffer) - 4:
+        raise IndexError("octets outside of the buffer")
+    return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer) + position, 4)
+
+
 cpdef bytes unmask(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key, int phase):
     check(buffer, start, end, key, phase)
     cdef char *source = PyByteArray_AS_STRING(buffer) + start
@@ -67,6 +76,35 @@ cpdef str unmask_text(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes 
     if key is not None:
         xor(source, source, end - start, PyBytes_AS_STRING(key), 0)
     return PyUnicode_DecodeUTF8(source, end - start, NULL)
+
+
+cdef int header_size(Py_ssize_t length) noexcept:
+    return 2 + (0 if length < 126 else 2 if length < 65536 else 8)
+
+
+cdef void write_header(char *target, int first, int masked, Py_ssize_t length) noexcept:
+    """Write the octets of a header before the masking key."""
+    cdef int i
+    target[0] = <char>first
+    # RFC 6455 section 5.2: the shortest of three forms of the length.
+    if length < 126:
+        target[1] = <char>(masked | length)
+    elif length < 65536:
+        target[1] = <char>(masked | 126)
+        target[2] = <char>(length >> 8)
+        target[3] = <char>length
+    else:
+        target[1] = <char>(masked | 127)
+        for i in range(8):
+            target[2 + i] = <char>(<uint64_t>length >> (56 - 8 * i))
+
+
+cpdef bytes build_header(int first, long long length):
+    if not 0 <= first < 256 or length < 0:
+        raise ValueError("a header has an octet and a length")
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, header_size(length))
+    write_header(PyBytes_AS_STRING(result), first, 0, length)
+    return result
 
 
 cpdef bytes build_frame(int first, object payload, bytes key):
@@ -89,22 +127,10 @@ cpdef bytes build_frame(int first, object payload, bytes key):
     if key is not None and PyBytes_GET_SIZE(key) != 4:
         raise IndexError("a masking key has four octets")
     cdef int masked = 0 if key is None else 0x80
-    cdef int start = 2 + (0 if length < 126 else 2 if length < 65536 else 8) + (0 if key is None else 4)
+    cdef int start = header_size(length) + (0 if key is None else 4)
     cdef bytes result = PyBytes_FromStringAndSize(NULL, start + length)
     cdef char *target = PyBytes_AS_STRING(result)
-    cdef int i
-    target[0] = <char>first
-    # RFC 6455 section 5.2: the shortest of three forms of the length.
-    if length < 126:
-        target[1] = <char>(masked | length)
-    elif length < 65536:
-        target[1] = <char>(masked | 126)
-        target[2] = <char>(length >> 8)
-        target[3] = <char>length
-    else:
-        target[1] = <char>(masked | 127)
-        for i in range(8):
-            target[2 + i] = <char>(<uint64_t>length >> (56 - 8 * i))
+    write_header(target, first, masked, length)
     if key is None:
         memcpy(target + start, data, length)
     else:

@@ -81,13 +81,9 @@ def test_the_conversations_go_everywhere() -> None:
 
 EDITS = [
     Edit("protocol.masking", "if length < 126:", "if length <= 126:"),
-    Edit("protocol.masking", "elif length < 65536:", "elif length <= 65536:"),
+    Edit("protocol.masking", "if length < 65536:", "if length <= 65536:"),
     Edit("protocol.masking", "key = key[phase:] + key[:phase]", "pass"),
-    Edit(
-        "protocol.masking",
-        "return header + data if key is None else",
-        "return header + data if not length else",
-    ),
+    Edit("protocol.masking", "+ key + _xor(data, key, 0)", "+ key + _xor(data, key, 1)"),
     Edit("protocol.frames", "if first & 0x30:", "if first & 0x10:"),
     Edit("protocol.frames", "if opcode > 0xA or 2 < opcode < 8:", "if opcode > 0xB or 2 < opcode < 8:"),
     Edit(

@@ -233,9 +233,36 @@ class TestSending:
         peer = Peer(client)
         peer.connection.send("a")
         peer.connection.send_ping(b"")
-        peer.connection.send(b"b" * 100_000)
+        peer.connection.send(b"b" * 16_000)
         assert [type(chunk) for chunk in peer.connection.out] == [bytes] * 3
         assert len(peer.receives()) == 3
+
+    def test_a_large_payload_is_not_copied_behind_its_header(self, client: bool) -> None:
+        peer = Peer(client)
+        payload = b"b" * 100_000
+        peer.connection.send(payload)
+        if client:
+            # RFC 6455 section 5.3: it is masked, and so is another one anyway.
+            assert len(peer.connection.out) == 1
+        else:
+            assert peer.connection.out[0] == b"\x82\x7f\x00\x00\x00\x00\x00\x01\x86\xa0"
+            assert peer.connection.out[1] is payload
+        assert peer.receives() == [b"\x82\x7f\x00\x00\x00\x00\x00\x01\x86\xa0" + payload]
+
+    @pytest.mark.parametrize("length", [16 * 1024 - 1, 16 * 1024, 65_535, 65_536])
+    def test_large_texts_are_counted_in_octets(self, client: bool, length: int) -> None:
+        peer = Peer(client)
+        peer.connection.send("é" * length)
+        (frame,) = peer.receives()
+        header = (b"\x81\x7e" + (2 * length).to_bytes(2, "big")) if length < 32768 else None
+        header = header or b"\x81\x7f" + (2 * length).to_bytes(8, "big")
+        assert frame == header + "é".encode() * length
+
+    def test_a_large_text_with_a_lone_surrogate(self, client: bool) -> None:
+        peer = Peer(client)
+        with pytest.raises(UnicodeEncodeError):
+            peer.connection.send("\ud800" * 20_000)
+        assert peer.receives() == []
 
     def test_compress_means_nothing_where_none_was_agreed(self, client: bool) -> None:
         peer = Peer(client)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peers import KEY, exclusive_or
 
-from geventws.protocol.masking import build_frame, unmask, unmask_text
+from geventws.protocol.masking import build_frame, build_header, read_key, unmask, unmask_text
 
 MASKED_HELLO = b"\x7f\x9f\x4d\x51\x58"
 
@@ -162,3 +162,33 @@ class TestBuildFrame:
     def test_anything_else_is_refused(self, payload: object) -> None:
         with pytest.raises(TypeError, match="a payload is bytes or str"):
             build_frame(0x82, payload, None)  # type: ignore[arg-type]
+
+
+class TestReadKey:
+    """RFC 6455 section 5.2: the key stands before the payload."""
+
+    @pytest.mark.parametrize("position", [0, 1, 3])
+    def test_four_octets(self, position: int) -> None:
+        assert read_key(bytearray(b"abcdefg"), position) == b"abcdefg"[position : position + 4]
+
+    @pytest.mark.parametrize("position", [-1, 4, 7, 2**40])
+    def test_octets_outside_of_the_buffer(self, position: int) -> None:
+        with pytest.raises(IndexError, match="octets outside of the buffer"):
+            read_key(bytearray(b"abcdefg"), position)
+
+
+class TestBuildHeader:
+    """RFC 6455 section 5.2."""
+
+    @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
+    def test_as_in_a_frame(self, length: int) -> None:
+        frame = build_frame(0xC2, bytes(length), None)
+        assert build_header(0xC2, length) == frame[: len(frame) - length]
+
+    def test_the_largest_length(self) -> None:
+        assert build_header(0x82, 2**63 - 1) == b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff"
+
+    @pytest.mark.parametrize(("first", "length"), [(-1, 0), (256, 0), (0x82, -1)])
+    def test_what_is_not_possible(self, first: int, length: int) -> None:
+        with pytest.raises(ValueError, match="an octet and a length"):
+            build_header(first, length)
