@@ -22,10 +22,19 @@ DEADLINE = 30.0
 hypothesis.settings.register_profile("geventws", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("geventws")
 
-# Child processes that a test starts import the very package that is under test.
+# Child processes that a test starts import the very package that is under test: below, they get a
+# working directory without another one, and here the path to one that is not installed.
 _PARENT = str(Path(geventws.__file__).resolve().parents[1])
 if "site-packages" not in _PARENT:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_PARENT, os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`python -m` and `python -c` look into the working directory first, where the source tree may lie."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("working-directory"))
+        yield
 
 
 def pytest_report_header() -> str:
