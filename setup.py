@@ -9,7 +9,7 @@ not import. Without a compiler, or when anything fails, the package is installed
 
 Switches, all read from the environment:
 
-* `GEVENTWS_BUILD_EXTENSION`: `yes` makes a failure fatal, `no` does not try, anything else tries.
+* `GEVENTWS_BUILD_EXTENSION`: `yes` makes a failure fatal, `no` does not try, `auto` or nothing tries.
 * `GEVENTWS_SANITIZE=1`: address and undefined behaviour sanitizers.
 * `GEVENTWS_CYTHON_TRACE=1`: line tracing, for coverage of the compiled modules.
 

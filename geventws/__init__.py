@@ -1,4 +1,4 @@
-"""WebSockets for gevent and WSGI (RFC 6455, RFC 7692).
+"""WebSockets for gevent (RFC 6455, RFC 7692).
 
 This file holds the public names and no logic.
 """

@@ -1,4 +1,4 @@
-"""The options that server, middleware and client share, with their defaults and checks.
+"""The options, with their defaults and checks: one set for all ways to open a WebSocket.
 
 Every limit is finite by default; `None` lifts it on purpose, and 0 is an error, because in
 other libraries it means now "none", now "unlimited".
@@ -91,7 +91,7 @@ class Compression:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """The options of a server, a middleware or a client; times in seconds, sizes in bytes.
+    """The options of a server; times in seconds, sizes in bytes.
 
     `None` lifts a limit. What happens when one is reached stands behind it.
 
