@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,10 @@ _PORT = 8888
 _HOST = "127.0.0.1"
 #: Connections that the system keeps until they are accepted; it cuts this to its own limit.
 _BACKLOG = 4096
+#: What stops the server in order.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Limits are below this: what `Options` takes.
+_LIMIT_END = 2**60
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,8 +126,11 @@ def _limit(text: str) -> int | None:
     """Read a limit; None stands for an unlimited one."""
     if text == "none":
         return None
-    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
+    if not (text.isascii() and text.isdecimal()) or not text.strip("0"):
         raise argparse.ArgumentTypeError(f"a limit is a positive number or none, not {text!r}")
+    # Its length first: Python refuses to read thousands of digits.
+    if len(text) > 100 or int(text) >= _LIMIT_END:
+        raise argparse.ArgumentTypeError(f"a limit is less than {_LIMIT_END}, or none to lift it")
     return int(text)
 
 
@@ -173,12 +181,18 @@ def _serve(server: WebSocketServer) -> None:
         server.start()
     except (OSError, UnicodeError) as error:
         raise _CommandError(f"cannot listen on {_netloc(*server.address)}: {_reason(error)}") from None
+    # Handlers to which `serve_forever` goes back in the end: from then on until the interpreter is done, one
+    # more signal has nothing left to stop. One that comes before the server listens to them is kept for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # In a greenlet: it runs when `serve_forever` waits, and from then on signals stop the server in order.
     gevent.spawn(_announce, _url(server))
     server.serve_forever()
 
 
 def _announce(url: str) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         print(f"listening on {url}", flush=True)
     except OSError:

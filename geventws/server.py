@@ -457,12 +457,15 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
         try:
             yield
         finally:
+            # Without a watcher libev goes back to what the system does: a signal that comes now would end us.
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, previous)
             for watcher in watchers:
                 watcher.cancel()
             for number, handler in previous.items():
                 # None: it was not installed from Python, and cannot be from here.
                 if handler is not None:
                     signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _on_signal(self) -> None:
         self._signals += 1

@@ -89,6 +89,10 @@ class Process:
         """Send a signal."""
         self._process.send_signal(number)
 
+    def is_running(self) -> bool:
+        """Tell whether the process has not ended yet."""
+        return self._process.poll() is None
+
     def wait(self) -> int:
         """Wait for the end of the process, and return its exit status."""
         return self._process.wait(DEADLINE)

@@ -275,6 +275,21 @@ class TestStop:
             assert process.stop() == 0
         assert path.read_text() == "another's"
 
+    @pytest.mark.parametrize(
+        "numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM,) * 40]
+    )
+    def test_more_than_one_signal(self, numbers: tuple[signal.Signals, ...]) -> None:
+        for _ in range(3):
+            with Process("-m", "geventws", "echo", "--port", "0") as process:
+                process.url()
+                for number in numbers:
+                    process.signal(number)
+                # Until the process is gone, so that some come while the interpreter finishes.
+                while process.is_running():
+                    process.signal(numbers[0])
+                assert process.wait() == 0
+                assert process.errors() == ""
+
     def test_standard_output_that_nobody_reads_is_no_reason_to_stop(self, tmp_path: Path) -> None:
         path = tmp_path / "echo.sock"
         reader, writer = os.pipe()
@@ -333,6 +348,19 @@ class TestErrors:
         assert caught.value.code == 2
         assert capsys.readouterr().err == (
             f"geventws echo: argument --port: a port is a number from 0 to 65535, not {port!r} "
+            "(see geventws echo --help)\n"
+        )
+
+    @pytest.mark.parametrize("option", ["--max-message-size", "--max-fragments"])
+    @pytest.mark.parametrize("value", [str(2**60), "9" * 23, "9" * 5000])
+    def test_limit_that_is_too_large(
+        self, capsys: pytest.CaptureFixture[str], option: str, value: str
+    ) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["echo", f"{option}={value}"])
+        assert caught.value.code == 2
+        assert capsys.readouterr().err == (
+            f"geventws echo: argument {option}: a limit is less than 1152921504606846976, or none to lift it "
             "(see geventws echo --help)\n"
         )
 
