@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .exceptions import ConnectionClosed
 from .protocol.shared import SharedMessage
-from .websocket import as_payload
-
-if TYPE_CHECKING:
-    from .websocket import WebSocket
+from .websocket import WebSocket, as_payload
 
 __all__ = ["broadcast"]
 
@@ -33,11 +30,19 @@ def broadcast(
         The connections that were slow: closed or skipped.
 
     Raises:
-        TypeError, UnicodeEncodeError: as `WebSocket.send` does; nothing was sent then.
+        TypeError: for connections that are not WebSockets, and as `WebSocket.send` does.
+        UnicodeEncodeError: as `WebSocket.send` does. Nothing was sent after any of them.
     """
     shared = SharedMessage(as_payload(message))
+    if isinstance(connections, WebSocket):
+        # Going through it would receive its messages.
+        raise TypeError("connections takes an iterable of WebSockets; for one use ws.send()")
+    receivers = list(connections)
+    for ws in receivers:
+        if not isinstance(ws, WebSocket):
+            raise TypeError(f"connections takes an iterable of WebSockets, and {ws!r} is none")
     slow = []
-    for ws in list(connections):
+    for ws in receivers:
         if ws.closed:
             continue
         if ws.is_slow():

@@ -44,6 +44,26 @@ def test_everyone_gets_it_once() -> None:
             assert session.ws.messages_sent == 2
 
 
+def test_one_websocket_is_no_iterable_of_them() -> None:
+    with opened() as session:
+        session.peer.send(text("first"))
+        with pytest.raises(TypeError, match=r"an iterable of WebSockets; for one use ws.send\(\)"):
+            broadcast(session.ws, "Hello")  # type: ignore[arg-type]
+        # It was not received in there.
+        assert session.ws.receive(timeout=PATIENCE) == "first"
+        assert session.ws.messages_sent == 0
+
+
+@pytest.mark.parametrize("item", [None, 5, "letter"])
+def test_what_is_no_websocket_is_named_before_anything_is_sent(item: Any) -> None:
+    with opened() as session:
+        with pytest.raises(TypeError, match=f"and {item!r} is none"):
+            broadcast([session.ws, item], "Hello")
+        assert session.ws.messages_sent == 0
+        broadcast([session.ws], "Hello")
+        session.peer.expect(0x81, b"Hello")
+
+
 def test_it_is_encoded_once(pure_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import geventws.protocol.shared
 
