@@ -51,7 +51,10 @@ def _check_origin(origin: str) -> None:
             raise ValueError("it has no scheme")
         if "*" in authority or authority.endswith(":"):
             raise ValueError("it is compared whole")
-        split_host(authority)
+        _, port = split_host(authority)
+        # RFC 6454 section 6.2 (step 4): the default port of the scheme is not named.
+        if port is not None and port == {"http": 80, "https": 443}.get(scheme.lower()):
+            raise ValueError(f"browsers name no port that is the scheme's default; leave :{port} out")
     except ValueError as error:
         raise ValueError(
             f'origins: {origin!r} is not an origin such as "https://example.com": {error}; '

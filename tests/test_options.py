@@ -121,7 +121,7 @@ class TestChoices:
         [
             ({"subprotocols": ["a", "b"]}, ("a", "b")),
             ({"subprotocols": (name for name in ("a", "b"))}, ("a", "b")),
-            ({"origins": ["https://example.com", "http://[::1]:8080", "null"]}, None),
+            ({"origins": ["https://example.com", "http://[::1]:8080", "http://b:443", "null"]}, None),
             ({"origins": None}, None),
             ({"origins": []}, ()),
             ({"origins": origin_check}, origin_check),
@@ -157,6 +157,9 @@ class TestChoices:
             ({"origins": 5}, TypeError, "origins"),
             ({"origins": [b"https://example.com"]}, TypeError, "origins"),
             # These would never match anything, and nobody would know why.
+            ({"origins": ["https://a.example:443"]}, ValueError, "leave :443 out"),
+            ({"origins": ["http://a.example:80"]}, ValueError, "leave :80 out"),
+            ({"origins": ["HTTPS://[::1]:0443"]}, ValueError, "leave :443 out"),
             ({"origins": ["*"]}, ValueError, "None allows any"),
             ({"origins": ["example.com"]}, ValueError, "scheme"),
             ({"origins": ["https://example.com/"]}, ValueError, "example.com/"),
@@ -170,7 +173,7 @@ class TestChoices:
             ({"process_request": "check"}, TypeError, "'check'"),
             ({"process_request": Response(200)}, TypeError, "process_request"),
         ],
-        ids=range(27),
+        ids=range(30),
     )
     def test_refused(self, given: dict[str, Any], error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message.replace("*", r"\*")) as info:
