@@ -44,7 +44,8 @@ from .protocol.headers import Headers
 from .protocol.http import Request, Response
 from .protocol.opcodes import CloseCode, Opcode
 from .routing import Router
-from .server import Stats, WebSocketServer
+from .server import WebSocketServer
+from .stats import Stats
 from .websocket import State, WebSocket
 
 __all__ = [

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .converters import Converter, Ends, make_converter
 
-__all__ = ["Router"]
+__all__ = ["Router", "check_handler"]
 
 Handler = Callable[..., Any]
 _HandlerT = TypeVar("_HandlerT", bound=Handler)
@@ -86,10 +86,10 @@ class Router:
 
         Raises:
             ValueError: for a rule that is malformed, or matches exactly the paths of another one.
-            TypeError: for a handler that cannot be called with the rule's variables.
+            TypeError: for a handler that cannot be called with the rule's variables, or would not run.
         """
         parts, names = _parse(rule)
-        _check_handler(rule, handler, names)
+        check_handler(handler, names, rule=rule)
         node = self._root
         for part in parts:
             node = node.follow(part)
@@ -355,16 +355,40 @@ def _append_text(pieces: list[str | Converter], text: str) -> None:
     pieces.append(text)
 
 
-def _check_handler(rule: str, handler: Handler, names: tuple[str, ...]) -> None:
-    """Raise TypeError now rather than at each connection if the handler does not take the variables."""
+def check_handler(handler: Any, names: tuple[str, ...] = (), *, rule: str | None = None) -> None:
+    """Raise TypeError now rather than at each connection if a handler cannot work.
+
+    Args:
+        handler: what is to be called as `handler(ws, **values)`.
+        names: those of the values.
+        rule: the rule that it serves, for the message.
+    """
+    where = "" if rule is None else f"rule {rule!r}: "
+    if isinstance(handler, type) and issubclass(handler, Router):
+        raise TypeError(
+            f"{where}the handler is the class {handler.__name__}; make one: {handler.__name__}(...)"
+        )
     if not callable(handler):
-        raise TypeError(f"rule {rule!r}: the handler must be callable, not {handler!r}")
+        wanted = (
+            "handler takes a function or a Router" if rule is None else f"{where}the handler must be callable"
+        )
+        raise TypeError(f"{wanted}, not {handler!r}")
+    # An object may be called by its class's method; a class has that of its instances, which is not called.
+    call = None if isinstance(handler, type) else getattr(type(handler), "__call__", None)  # noqa: B004
+    for function in (handler, call):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{where}the handler {handler!r} is asynchronous, which nothing would run: "
+                            "use def instead of async def; receive() and send() need no await")  # fmt: skip
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"{where}the handler {handler!r} is a generator function, which nothing would run: "
+                            "use ws.send() instead of yield")  # fmt: skip
     try:
-        signature = inspect.signature(handler)
+        # Not that of a function which it wraps: what is called may add or take away arguments.
+        signature = inspect.signature(handler, follow_wrapped=False)
     except (TypeError, ValueError):
         return  # written in C, without a signature
     try:
         signature.bind(None, **dict.fromkeys(names))
     except TypeError as error:
         wanted = ", ".join(["ws", *(f"{name}=..." for name in names)])
-        raise TypeError(f"rule {rule!r}: {handler!r} cannot be called with ({wanted}): {error}") from None
+        raise TypeError(f"{where}{handler!r} cannot be called with ({wanted}): {error}") from None

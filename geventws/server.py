@@ -23,6 +23,7 @@ from .keepalive import Keepalive
 from .options import Options
 from .protocol.handshake import error_response
 from .protocol.http import Request, RequestParser, Response
+from .routing import check_handler
 from .serving import (
     TLS_NAMES,
     Agreement,
@@ -35,6 +36,7 @@ from .serving import (
     wake_reader,
     wrap_tls,
 )
+from .stats import Stats
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -60,33 +62,6 @@ _LOG_INTERVAL = 10.0
 _STOPPING = "the server is stopping"
 
 Opened = tuple[WebSocket, Callable[..., Any], dict[str, Any]]
-
-
-@dataclasses.dataclass(slots=True)
-class Stats:
-    """Counts since the server was made.
-
-    Attributes:
-        accepted: TCP connections.
-        opened: WebSockets.
-        refused: upgrades and other requests that were answered with an HTTP status.
-        failed_handshakes: connections that ended before a request was read: TLS errors, time-outs.
-        closed_clean, closed_unclean: WebSockets that ended with a closing handshake, or without.
-        slow_consumers: how often a broadcast found a peer that does not keep up.
-        messages_received, messages_sent, bytes_received, bytes_sent: of the WebSockets that ended.
-    """
-
-    accepted: int = 0
-    opened: int = 0
-    refused: int = 0
-    failed_handshakes: int = 0
-    closed_clean: int = 0
-    closed_unclean: int = 0
-    slow_consumers: int = 0
-    messages_received: int = 0
-    messages_sent: int = 0
-    bytes_received: int = 0
-    bytes_sent: int = 0
 
 
 class WebSocketServer(StreamServer):  # type: ignore[misc]
@@ -128,7 +103,8 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             options: see `Options`.
 
         Raises:
-            TypeError, ValueError: for options that do not exist or values that are not possible.
+            TypeError, ValueError: for options that do not exist, values that are not possible, and a
+                handler that cannot take one argument or would not run, such as a coroutine function.
             OSError, ssl.SSLError: if certificate or key cannot be used.
         """
         tls = {name: options.pop(name) for name in TLS_NAMES & options.keys()}
@@ -137,8 +113,8 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             similar = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {similar[0]!r}?" if similar else ""
             raise TypeError(f"WebSocketServer() has no option {name!r}{hint}")
-        if not callable(handler) and not callable(getattr(handler, "match", None)):
-            raise TypeError(f"handler takes a function or a Router, not {handler!r}")
+        if isinstance(handler, type) or not callable(getattr(handler, "match", None)):
+            check_handler(handler)
         self.options = Options(**options)
         self.connections: set[WebSocket] = set()
         self.stats = Stats()
@@ -381,6 +357,10 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
             stats.closed_unclean += 1
         else:
             stats.closed_clean += 1
+        if ws.write_timed_out:
+            stats.write_timeouts += 1
+        if self._keepalive is not None:
+            stats.ping_timeouts = self._keepalive.timeouts
         stats.slow_consumers += ws.times_slow
         stats.messages_received += ws.messages_received
         stats.messages_sent += ws.messages_sent

@@ -137,6 +137,11 @@ class WebSocket(Channel):
         return self._transport.bytes_sent
 
     @property
+    def write_timed_out(self) -> bool:
+        """True if it was aborted because a write made no progress within `write_timeout`."""
+        return self._transport.write_timed_out
+
+    @property
     def write_buffer_size(self) -> int:
         """Bytes that wait to be written."""
         return self._core.out_size

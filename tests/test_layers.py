@@ -23,7 +23,8 @@ CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
 CONNECTION = {
-    "broadcast", "channel", "keepalive", "pong", "serving", "tls", "transport", "turn", "websocket", "wire",
+    "broadcast", "channel", "keepalive", "pong", "serving", "stats", "tls", "transport", "turn", "websocket",
+    "wire",
 }  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import uuid
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, Rule
 
+from geventws import WebSocketServer
 from geventws.routing import Router
 
 
@@ -332,6 +334,88 @@ def test_handler_that_cannot_take_the_variables_is_refused() -> None:
     chat.__signature__ = "as good as that of many a function in C"  # type: ignore[attr-defined]
     router.add("/chat/<room>", chat)
     router.add("/chat", chat)
+
+
+async def coroutine_function(ws: Any, **values: Any) -> None: ...
+
+
+async def async_generator_function(ws: Any, **values: Any) -> Any:
+    yield
+
+
+def generator_function(ws: Any, **values: Any) -> Any:
+    yield
+
+
+class AsyncCall:
+    async def __call__(self, ws: Any, **values: Any) -> None: ...
+
+    async def method(self, ws: Any, **values: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("broken", "advice"),
+    [
+        (coroutine_function, "use def instead of async def"),
+        (async_generator_function, "use def instead of async def"),
+        (functools.partial(coroutine_function, more=1), "use def instead of async def"),
+        (AsyncCall(), "use def instead of async def"),
+        (AsyncCall().method, "use def instead of async def"),
+        (generator_function, r"use ws\.send\(\) instead of yield"),
+        (Router, r"make one: Router\(\.\.\.\)"),
+        (lambda: None, r"cannot be called with \(ws\): too many positional"),
+        (lambda ws, more: None, r"cannot be called with \(ws\): missing .*'more'"),
+        (lambda *, ws: None, r"cannot be called with \(ws\)"),
+    ],
+    ids=range(10),
+)
+def test_handler_that_would_never_work_is_refused(broken: Any, advice: str) -> None:
+    with pytest.raises(TypeError, match=advice):
+        WebSocketServer(("127.0.0.1", 0), broken)
+    router = Router()
+    with pytest.raises(TypeError, match=f"^rule '/': .*{advice}"):
+        router.add("/", broken)
+    assert router.match("/") is None
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def serve(ws: Any) -> None:
+        function(ws, user="somebody")
+
+    return serve
+
+
+class Callable:
+    def __call__(self, ws: Any) -> None: ...
+
+    def method(self, ws: Any) -> None: ...
+
+
+class CalledWithOne:
+    def __init__(self, ws: Any) -> None: ...
+
+    async def __call__(self, more: Any, arguments: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        Callable(),
+        Callable().method,
+        CalledWithOne,
+        decorated(lambda ws, user: None),
+        decorated(coroutine_function),
+        functools.partial(lambda ws, more: None, more=1),
+        lambda *everything: None,
+        lambda ws, more=1: None,
+        print,
+    ],
+    ids=range(9),
+)
+def test_handler_that_can_take_one_argument_is_kept(fine: Any) -> None:
+    WebSocketServer(("127.0.0.1", 0), fine)
+    assert Router({"/": fine}).match("/") == (fine, {})
 
 
 NASTY = {

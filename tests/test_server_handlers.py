@@ -80,8 +80,8 @@ class TestEndings:
         # Not a second time by gevent.
         assert capfd.readouterr().err == ""
 
-    def test_wrong_signature_is_an_error_like_others(self, caplog: Any) -> None:
-        with serve(lambda: None) as server, RawClient.connect(server.address) as client:
+    def test_wrong_signature_inside_is_an_error_like_others(self, caplog: Any) -> None:
+        with serve(lambda ws: echo()) as server, RawClient.connect(server.address) as client:
             client.expect_close(1011)
             client.send(close(1011))
             client.expect_end()
@@ -363,6 +363,28 @@ class TestStats:
             assert stats.bytes_received == 2 * 9 + 8 + 2
             assert stats.bytes_sent >= 2 * 5 + 4 + 4
             assert not server.connections
+
+    def test_writes_that_time_out(self, quiet: Any) -> None:
+        def flood(ws: Any) -> None:
+            while True:
+                ws.send(bytes(65536))
+
+        with (
+            serve(flood, write_limit=1000, write_timeout=0.05) as server,
+            RawClient.connect(server.address, small=True) as client,
+        ):
+            wait_until(lambda: server.stats.closed_unclean == 1)
+            assert (server.stats.write_timeouts, server.stats.ping_timeouts) == (1, 0)
+            client.close()
+
+    def test_pings_that_time_out(self, quiet: Any) -> None:
+        with (
+            serve(echo, ping_interval=0.05, ping_timeout=0.05) as server,
+            RawClient.connect(server.address) as client,
+        ):
+            wait_until(lambda: server.stats.closed_unclean == 1)
+            assert (server.stats.write_timeouts, server.stats.ping_timeouts) == (0, 1)
+            client.close()
 
     def test_connections_hold_only_the_open_ones(self, quiet: Any) -> None:
         with serve(echo) as server:
