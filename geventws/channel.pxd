@@ -9,7 +9,6 @@ cdef class Channel(Receiver):
     cdef dict __dict__
     cdef object __weakref__
     cdef list _after_fragments
-    cdef int _budget
     cdef list _closers
     cdef Connection _core
     cdef object _detail
@@ -46,7 +45,7 @@ cdef class Channel(Receiver):
     @cython.locals(core=Connection, event=int)
     cdef _decode(self)
     cdef bint _full(self)
-    @cython.locals(head=Py_ssize_t, queue=list)
+    @cython.locals(head=Py_ssize_t, queue=list, waiting=Py_ssize_t)
     cdef _take(self)
     cdef _discard(self)
     cdef _resume(self)
@@ -69,4 +68,4 @@ cdef class Channel(Receiver):
 
 
 cdef long long _UNLIMITED
-cdef int _NEED_DATA, _MESSAGE, _PONG
+cdef int _NEED_DATA, _MESSAGE, _PONG, _MORE

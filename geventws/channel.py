@@ -7,8 +7,7 @@ Rules of this file:
 * What waits is taken off its list in a `finally`.
 * The protocol acts on a Close or a violation only after the messages before it were handed over, and
   in the same turn of the loop.
-* Nothing here blocks the hub, and no greenlet is interrupted in the middle of a frame: frames are
-  put whole into the protocol's buffer, without a switch.
+* Nothing here blocks the hub, and no greenlet is interrupted inside a frame, which is put out whole.
 
 Hot: compiled with channel.pxd (`benchmarks/`, every echo row).
 """
@@ -20,6 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 
 from .exceptions import ConcurrencyError, ConnectionClosed
@@ -40,8 +40,9 @@ __all__ = ["Channel"]
 
 logger = logging.getLogger("geventws")
 
-#: Messages decoded for one connection in one turn of the loop; another one's turn comes after that.
-TURN_MESSAGES = 128
+#: What is decoded for one connection in one turn of the loop, as `Connection.budget` counts: 128 frames, or
+#: messages of 1 MiB in all. Another one's turn comes after that.
+TURN_BUDGET = 128
 
 
 class Channel(Receiver):
@@ -56,7 +57,7 @@ class Channel(Receiver):
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "_after_fragments", "_budget", "_closers", "_core", "_detail",
+        "__dict__", "__weakref__", "_after_fragments", "_closers", "_core", "_detail",
         "_discarding", "_fragment_sender", "_head", "_hub", "_keepalive", "_max_queue", "_max_queue_bytes",
         "_more", "_options", "_pongs", "_queue", "_queue_bytes", "_receiving", "_scheduled", "_senders",
         "_sizes", "_terminal", "_transport", "_urgent", "_write_limit", "id", "keepalive_slot", "latency",
@@ -93,7 +94,6 @@ class Channel(Receiver):
         #: Bytes are here that were not decoded, because the queue or the turn was full.
         self._more = False
         self._scheduled = False
-        self._budget = TURN_MESSAGES
         #: The protocol told of a Close or a violation, which was not acted on yet.
         self._terminal = False
         self._discarding = False
@@ -140,7 +140,7 @@ class Channel(Receiver):
 
     def handle_input(self) -> None:
         """The protocol was fed: decode, and hand over to the greenlet that receives."""
-        self._budget = TURN_MESSAGES
+        self._core.budget = TURN_BUDGET
         while True:
             if not self._terminal:
                 self._decode()
@@ -149,7 +149,7 @@ class Channel(Receiver):
                 switch(self._receiving)
                 if self._transport.ended:
                     return
-                if self._more and self._budget > 0 and not self._full():
+                if self._more and self._core.budget > 0 and not self._full():
                     continue
             break
         if self._terminal:
@@ -164,12 +164,11 @@ class Channel(Receiver):
         """Decode into the queue until it is full, the turn is over, or no bytes are left."""
         core = self._core
         while True:
-            if self._budget <= 0 or self._full():
+            if core.budget <= 0 or self._full():
                 self._more = True
                 return
             event = core.next_event()
             if event == _MESSAGE:
-                self._budget -= 1
                 if self._discarding:
                     self.messages_discarded += 1
                 else:
@@ -183,10 +182,9 @@ class Channel(Receiver):
                     if latency is not None:
                         self.latency = latency
             else:
-                self._more = False
-                if event != _NEED_DATA:
-                    self._terminal = True
-                elif self._transport.paused:
+                self._more = event == _MORE
+                self._terminal = not self._more and event != _NEED_DATA
+                if event == _NEED_DATA and self._transport.paused:
                     self._transport.resume()
                 return
 
@@ -205,15 +203,18 @@ class Channel(Receiver):
             queue.clear()
             self._sizes.clear()
             head = 0
-            # In a callback that handles input, that goes on by itself.
-            if not self._transport.corked:
-                self._resume()
         elif head >= 64 and head * 2 >= len(queue):
             del queue[:head]
             del self._sizes[:head]
             head = 0
         self._head = head
         self.messages_received += 1
+        # In a callback that handles input, that goes on by itself.
+        if self._transport.paused and not self._transport.corked:
+            # Not at every message: at half of what makes it full.
+            waiting = len(queue) - head
+            if waiting <= self._max_queue >> 1 and self._queue_bytes <= self._max_queue_bytes >> 1:
+                self._resume()
         return message
 
     def _discard(self) -> None:
@@ -247,7 +248,9 @@ class Channel(Receiver):
 
     def _wait_for_message(self, timeout: float | None) -> None:
         """Return when the queue holds a message, or raise as `WebSocket.receive`."""
-        if self._more and self._budget > 0:
+        if self._receiving is not None:
+            raise ConcurrencyError("another greenlet is receiving on this WebSocket")
+        if self._more and self._core.budget > 0:
             # The queue was full. Its owner is here: there is no need to go round by the hub.
             self._decode()
             self._transport.flush_unless_corked()
@@ -255,10 +258,6 @@ class Channel(Receiver):
                 self._schedule()
             if self._queue:
                 return
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout takes seconds, 0 or more, or None, not {timeout!r}")
-        if self._receiving is not None:
-            raise ConcurrencyError("another greenlet is receiving on this WebSocket")
         timer = None if timeout is None else gevent.Timeout.start_new(timeout)
         try:
             while not self._queue:
@@ -286,6 +285,10 @@ class Channel(Receiver):
         current = current_greenlet()
         if current is self._hub:
             raise BlockingSwitchOutError(f"{what} has to wait, which a callback of the event loop cannot do")
+        if current.parent is not self._hub and get_hub_if_exists() is not self._hub:
+            raise ConcurrencyError(
+                f"a WebSocket belongs to the thread that made it: {what} is called in another"
+            )
         return current
 
     # Greenlets that send
@@ -423,8 +426,7 @@ class Channel(Receiver):
             error.__traceback__ = error.__context__ = None
         if self._keepalive is not None:
             self._keepalive.remove(self)
-        on_end = self.on_end
-        self.on_end = None
+        on_end, self.on_end = self.on_end, None
         try:
             if on_end is not None:
                 on_end(self)
@@ -454,7 +456,7 @@ class Channel(Receiver):
     def _wake_waiting(self) -> None:
         """The callback of `_wake_all`."""
         try:
-            if self._receiving is not None and not self._queue:
+            if self._receiving is not None:
                 switch(self._receiving)
             self._wake_senders()
             if self._transport.ended:
@@ -497,3 +499,4 @@ _UNLIMITED = 2**62
 _NEED_DATA = int(Event.NEED_DATA)
 _MESSAGE = int(Event.MESSAGE)
 _PONG = int(Event.PONG)
+_MORE = int(Event.MORE)

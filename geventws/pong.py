@@ -9,8 +9,12 @@ from typing import Any
 from gevent.event import Event
 
 from .exceptions import ConnectionClosed, PingTimeout
+from .options import check_timeout
 
 __all__ = ["Pong", "PongQueue"]
+
+#: Pings of one connection that wait for their Pongs; beyond it the oldest give up.
+MAX_WAITING = 1024
 
 
 class Pong:
@@ -27,7 +31,7 @@ class Pong:
         self.payload = payload
         self.latency: float | None = None
         self._sent = time.perf_counter()
-        self._error: ConnectionClosed | None = None
+        self._error: ConnectionClosed | PingTimeout | None = None
         self._done = Event()
 
     def __repr__(self) -> str:
@@ -46,7 +50,9 @@ class Pong:
         Raises:
             PingTimeout: if it did not come in time.
             ConnectionClosed: if the connection ended before it came.
+            TypeError, ValueError: for a timeout that is no number or negative.
         """
+        check_timeout(timeout)
         self._done.wait(timeout)
         if self.latency is not None:
             return self.latency
@@ -59,38 +65,58 @@ class Pong:
         self._done.set()
         return self.latency
 
-    def _end(self, error: ConnectionClosed) -> None:
+    def _end(self, error: ConnectionClosed | PingTimeout) -> None:
         self._error = error
         self._done.set()
 
 
 class PongQueue:
-    """The Pings of one connection that were not answered yet, in their order."""
+    """The Pings of one connection that were not answered yet, in their order.
 
-    __slots__ = ("_count", "_own", "_waiting")
+    A peer that never answers, and shows in other ways that it lives, cannot make it grow: the oldest
+    give up, and the keepalive has one at a time.
+    """
+
+    __slots__ = ("_count", "_own", "_payloads", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: deque[Pong] = deque()
+        #: How many of each payload wait: a Pong that answers nothing is known at once.
+        self._payloads: dict[bytes, int] = {}
         self._count = 0
         #: The Pong of the keepalive's latest Ping.
         self._own: Pong | None = None
 
     def add(self, payload: bytes) -> Pong:
         """Remember a Ping that is being sent."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._pop()._end(PingTimeout(f"{MAX_WAITING} later pings were sent and none was answered"))
         pong = Pong(payload)
         self._waiting.append(pong)
+        self._payloads[payload] = self._payloads.get(payload, 0) + 1
         return pong
 
     def add_own(self) -> bytes:
-        """Remember a Ping of the keepalive, instead of the one before; returns its payload, a new one.
-
-        A peer that never answers, and shows in other ways that it lives, must not make this grow.
-        """
+        """Remember a Ping of the keepalive, instead of the one before; returns its payload, a new one."""
         if self._own is not None and self._own in self._waiting:
             self._waiting.remove(self._own)
+            self._uncount(self._own)
         self._count += 1
         self._own = self.add(b"keepalive %d" % self._count)
         return self._own.payload
+
+    def _pop(self) -> Pong:
+        """Take the oldest off."""
+        pong = self._waiting.popleft()
+        self._uncount(pong)
+        return pong
+
+    def _uncount(self, pong: Pong) -> None:
+        left = self._payloads[pong.payload] - 1
+        if left:
+            self._payloads[pong.payload] = left
+        else:
+            del self._payloads[pong.payload]
 
     def receive(self, payload: bytes) -> float | None:
         """Take a Pong: it answers the first Ping of its payload, and those before that.
@@ -98,17 +124,17 @@ class PongQueue:
         Returns:
             The round trip in seconds, or None if it answers nothing.
         """
-        waiting = self._waiting
         # RFC 6455 section 5.5.3: a peer may answer only the most recent of several Pings, and may send
         # Pongs that answer nothing.
-        for index, pong in enumerate(waiting):
+        if payload not in self._payloads:
+            return None
+        while True:
+            pong = self._pop()
+            latency = pong._receive()
             if pong.payload == payload:
-                for _ in range(index):
-                    waiting.popleft()._receive()
-                return waiting.popleft()._receive()
-        return None
+                return latency
 
     def end(self, error: Any) -> None:
         """The connection is over: none of them will be answered."""
         while self._waiting:
-            self._waiting.popleft()._end(error)
+            self._pop()._end(error)

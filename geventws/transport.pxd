@@ -24,6 +24,7 @@ cdef class Transport(Writer):
     cdef bint _lingering
     cdef object _loop
     cdef Py_ssize_t _offset
+    cdef bint _overdue
     cdef bint _peer_ended
     cdef double _progress_at
     cdef object _read_watcher

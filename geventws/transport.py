@@ -38,6 +38,9 @@ CORK_LIMIT = 64 * 1024
 #: Bytes that are read away, at the most, while the peer ends TCP.
 LINGER_BYTES = 32 * 1024 * 1024
 
+#: Seconds that a loop which was held up gets to see that a socket has become writable.
+_GRACE = 0.05
+
 _READ, _WRITE = 1, 2
 
 
@@ -78,7 +81,7 @@ class Transport(Writer):
 
     __slots__ = (
         "_broken", "_buffer", "_close_timer", "_core", "_descriptor", "_finishing", "_hub", "_lingered",
-        "_lingering", "_loop", "_offset", "_peer_ended", "_progress_at", "_read_watcher", "_receiver",
+        "_lingering", "_loop", "_offset", "_overdue", "_peer_ended", "_progress_at", "_read_watcher", "_receiver",
         "_socket", "_turn", "_write_timeout", "_write_timer", "_write_watcher", "blocked", "bytes_received",
         "bytes_sent", "corked", "ended", "last_received", "paused", "write_timed_out",
     )  # fmt: skip
@@ -111,6 +114,8 @@ class Transport(Writer):
         self._close_timer: Any = None
         #: When a write began to wait, or moved last and waits again; -1 since it moved.
         self._progress_at = -1.0
+        #: The time of a write that waits is over, and it gets `_GRACE`.
+        self._overdue = False
         #: Bytes of the first chunk that have left already.
         self._offset = 0
         #: TCP is to be ended when all has been written.
@@ -320,6 +325,7 @@ class Transport(Writer):
         if self._progress_at < 0:
             self._progress_at = monotonic()
         if self._write_timeout >= 0 and self._write_timer is None:
+            self._overdue = False
             self._start_write_timer(self._write_timeout)
 
     def _start_write_timer(self, seconds: float) -> None:
@@ -366,18 +372,20 @@ class Transport(Writer):
     def _on_write_timeout(self) -> None:
         """The write timer's callback: nothing has moved, or something has and it starts again."""
         try:
-            # The loop may have been held up, and the peer have read meanwhile.
-            self._on_writable()
             self._stop_write_timer()
-            if self.ended or not self.blocked or self._broken:
-                return
             left = self._progress_at + self._write_timeout - monotonic()
             # Timers are exact to a fraction of a millisecond, not to the last digit.
-            if left <= self._write_timeout * 0.001:
+            if left > self._write_timeout * 0.001:
+                self._overdue = False
+                self._start_write_timer(left)
+            elif not self._overdue:
+                # The loop may have been held up, and the peer have read meanwhile: the watcher has its
+                # turn. To try here would move bytes into what the kernel has left, which is no progress.
+                self._overdue = True
+                self._start_write_timer(_GRACE)
+            else:
                 self.write_timed_out = True
                 self.end(f"a write made no progress for {self._write_timeout:g} seconds (write_timeout)")
-            else:
-                self._start_write_timer(left)
         except BaseException as error:
             self.crash(error)
 

@@ -6,6 +6,7 @@ from geventws.wire cimport current_greenlet
 
 
 cdef class WebSocket(Channel):
+    cdef long long _after_size
     cdef readonly object extensions
     cdef readonly object request
     cdef readonly object subprotocol

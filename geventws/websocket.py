@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .channel import Channel
 from .exceptions import ConcurrencyError, ConnectionClosed
+from .options import check_timeout
 from .pong import PongQueue
 from .protocol.closing import Close, Phase
 from .transport import CORK_LIMIT
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["State", "WebSocket", "as_payload"]
 
 _numbers = itertools.count(1)
+
+_PAYLOAD_TYPES = (str, bytes, bytearray, memoryview)
 
 
 class State(enum.IntEnum):
@@ -59,7 +62,7 @@ class WebSocket(Channel):
         times_slow: how often a broadcast found that the peer does not keep up.
     """
 
-    __slots__ = ("extensions", "request", "subprotocol", "times_slow")
+    __slots__ = ("_after_size", "extensions", "request", "subprotocol", "times_slow")
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class WebSocket(Channel):
         self.subprotocol = subprotocol
         self.extensions = extensions
         self.times_slow = 0
+        self._after_size = 0
         self._start(early_data)
 
     def __repr__(self) -> str:
@@ -157,9 +161,13 @@ class WebSocket(Channel):
         Raises:
             TimeoutError: if none came in time; nothing is lost.
             ConnectionClosed: if the connection is over and all its messages were received.
-            ConcurrencyError: if another greenlet is receiving.
+            ConcurrencyError: if another greenlet is receiving, or this is another thread than the one that
+                made the WebSocket and it would have to wait.
+            TypeError, ValueError: for a timeout that is no number or negative, if it would have to wait.
         """
         if self._head >= len(self._queue):
+            if timeout is not None:
+                check_timeout(timeout)
             self._wait_for_message(timeout)
         return self._take()
 
@@ -204,7 +212,9 @@ class WebSocket(Channel):
             ConnectionClosed: if the connection is closing or over.
             TypeError: for any other type of data.
             UnicodeEncodeError: for a str with a lone surrogate.
-            ConcurrencyError: in the iterable of this greenlet's own `send_fragments`.
+            ConcurrencyError: in the iterable of this greenlet's own `send_fragments`; or in another thread
+                than the one that made the WebSocket, if it would have to wait. A WebSocket belongs to
+                its thread: others do not use it.
         """
         if type(data) is not str and type(data) is not bytes:
             data = as_payload(data)
@@ -244,6 +254,11 @@ class WebSocket(Channel):
                 sent by then, or the iterable raises, the message cannot be completed and the
                 connection is closed with 1011.
         """
+        if isinstance(fragments, _PAYLOAD_TYPES):
+            raise TypeError(
+                f"fragments takes an iterable of str or bytes-like, not one {type(fragments).__name__}; "
+                "for that use send()"
+            )
         self._wait_for_turn()
         self._check_open()
         self._fragment_sender = current_greenlet()
@@ -282,6 +297,7 @@ class WebSocket(Channel):
         self._fragment_sender = None
         after = self._after_fragments
         self._after_fragments = None
+        self._after_size = 0
         if after is not None and self._core.phase == 0:
             for shared, compress in after:
                 self._core.send_shared(shared, compress)
@@ -302,6 +318,11 @@ class WebSocket(Channel):
             ConnectionClosed: if the connection is closing or over.
             TypeError, ValueError: for data that a Ping cannot carry.
         """
+        if not isinstance(data, _PAYLOAD_TYPES):
+            raise TypeError(
+                f"a ping carries str, bytes, bytearray or memoryview, not {type(data).__name__}; "
+                "`Pong.wait` takes the seconds to wait for its answer"
+            )
         payload = as_payload(data)
         if type(payload) is str:
             payload = payload.encode()
@@ -321,11 +342,7 @@ class WebSocket(Channel):
         """Tell whether the peer does not keep up, so that a `send` would have to wait for it."""
         if self._core.phase != 0:
             return False
-        waiting = 0
-        if self._after_fragments is not None:
-            for shared, _ in self._after_fragments:
-                waiting += shared.size
-        return self._core.out_size + waiting > self._write_limit
+        return self._core.out_size + self._after_size > self._write_limit
 
     def send_shared(self, shared: SharedMessage, compress: bool | None) -> None:
         """Send without waiting; for broadcasts, which ask `is_slow` first."""
@@ -335,6 +352,8 @@ class WebSocket(Channel):
             if self._after_fragments is None:
                 self._after_fragments = []
             self._after_fragments.append((shared, compress))
+            # With a header of the most common size: empty messages take room too.
+            self._after_size += shared.size + 4
         else:
             self._core.send_shared(shared, compress)
             self._transport.flush_unless_corked()
@@ -384,7 +403,11 @@ class WebSocket(Channel):
 
         Returns:
             True if it is over, False if the time was.
+
+        Raises:
+            TypeError, ValueError: for a timeout that is no number or negative.
         """
+        check_timeout(timeout)
         return True if self._transport.ended else self._wait_ended(timeout)
 
     def __enter__(self) -> WebSocket:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import random
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ from support import (
     wait_until,
 )
 
-from geventws.channel import TURN_MESSAGES
+from geventws.channel import TURN_BUDGET
 from geventws.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from geventws.protocol.connection import Connection
 from geventws.websocket import WebSocket
@@ -174,16 +175,16 @@ def test_random_timeouts_and_kills_lose_no_message(seed: int) -> None:
             count = min(rng.choice((1, 1, 2, 5, 40)), total - number)
             peer.send(*[text(str(number + index)) for index in range(count)])
             number += count
-            gevent.sleep(rng.choice((0, 0, 0.0005, 0.002)))
+            gevent.sleep(rng.choice((0, 0, 0.001, 0.002)))
 
     with opened(max_queue=rng.choice((1, 4, 16, None))) as session:
         sending = gevent.spawn(send, session.peer)
         with gevent.Timeout(PATIENCE):
             while len(received) < total:
-                timeout = rng.choice((None, 0, 0.0001, 0.001, 0.003))
+                timeout = rng.choice((None, 0, 0.001, 0.001, 0.003))
                 receiver = gevent.spawn(receive, session.ws, timeout)
                 if timeout is None or rng.random() < 0.5:
-                    gevent.sleep(rng.choice((0, 0.0005, 0.001, 0.004)))
+                    gevent.sleep(rng.choice((0, 0.001, 0.001, 0.004)))
                     receiver.kill()
                 else:
                     receiver.join()
@@ -258,7 +259,7 @@ def test_a_waiting_receiver_learns_of_the_end() -> None:
             assert type(receiver.exception) is kind
 
 
-@pytest.mark.parametrize("count", [1, 16, 17, TURN_MESSAGES, TURN_MESSAGES + 1, 1000])
+@pytest.mark.parametrize("count", [1, 16, 17, TURN_BUDGET, TURN_BUDGET + 1, 1000])
 @pytest.mark.parametrize("max_queue", [1, 16, None])
 def test_messages_before_a_violation_are_answered_before_the_close(count: int, max_queue: int | None) -> None:
     """All of it in one segment: the handler that waits in receive answers each, then comes the Close."""
@@ -525,6 +526,43 @@ def test_replies_to_one_segment_are_one_segment() -> None:
 
 
 # A callback of the event loop cannot wait
+
+
+def in_thread(function: Callable[[], Any]) -> Any:
+    """Run it in another thread, in its main greenlet and in another; return what it raised."""
+    caught: list[BaseException | None] = []
+
+    def run(nested: bool) -> None:
+        try:
+            if nested:
+                gevent.spawn(run, False).join(PATIENCE)
+            else:
+                function()
+                caught.append(None)
+        except BaseException as error:
+            caught.append(error)
+
+    def in_both() -> None:
+        run(False)
+        run(True)
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=in_both)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    return caught
+
+
+def test_another_thread_cannot_wait() -> None:
+    with opened(small=True, write_limit=1000) as session:
+        fill(session.ws)
+        for wait in session.ws.receive, lambda: session.ws.send("x"), session.ws.wait_closed:
+            errors = in_thread(wait)
+            assert [type(error) for error in errors] == [ConcurrencyError] * 2
+            assert "belongs to the thread that made it" in str(errors[0])
+        session.peer.send(text("Hello"))
+        assert session.ws.receive(timeout=PATIENCE) == "Hello"
 
 
 def in_callback(function: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ cdef class Connection:
     cdef readonly object close_received
     cdef readonly object close_sent
     cdef readonly object error
+    cdef public long long budget
     cdef public bint hold_pongs
     cdef public object message
     cdef readonly long long message_size

@@ -51,6 +51,8 @@ class Event(enum.IntEnum):
     CLOSE = 3
     #: The peer broke the protocol. The next call of `next_event` fails the connection.
     FAILED = 4
+    #: `budget` is used up; there may be more to be told.
+    MORE = 5
 
 
 class Connection:
@@ -67,6 +69,8 @@ class Connection:
         close_received, close_sent: the Close frames, or None.
         received_first: the peer's Close came before ours; None unless both were exchanged.
         error: what the connection was failed for, or None.
+        budget: what `next_event` may still handle: one for each frame and one for each 8 KiB of a
+            message. Whoever wants to do something else in between sets it; it is not limited before.
         hold_pongs: while True, only the latest Ping is remembered instead of being answered (RFC 6455
             section 5.5.3 allows that); for a peer that sends Pings and does not read.
     """
@@ -80,6 +84,7 @@ class Connection:
         "_inert",
         "_messages",
         "_threshold",
+        "budget",
         "close_received",
         "close_sent",
         "error",
@@ -149,6 +154,7 @@ class Connection:
         self.received_first: bool | None = None
         self.error: ProtocolError | None = None
         self.hold_pongs = False
+        self.budget = 2**62
 
     # What comes in
 
@@ -207,14 +213,18 @@ class Connection:
         messages = self._messages
         while True:
             if not frames.in_frame:
+                if self.budget <= 0:
+                    return 5
                 if not frames.read_header():
                     frames.keep()
                     return 0
+                self.budget -= 1
                 if frames.opcode < 8:
                     messages.begin(frames)
             if frames.opcode < 8:
                 message = messages.read(frames)
                 if message is not None:
+                    self.budget -= messages.size >> 13
                     # RFC 6455 section 7.1.6 lets us drop what comes behind our own Close.
                     if self.close_sent is None:
                         self.message = message

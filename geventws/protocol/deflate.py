@@ -51,9 +51,8 @@ _EMPTY_MESSAGE = b"\x00"
 # a frame made of nothing but two-byte final blocks would otherwise cost the square of its size.
 _SLICE = 16 * 1024
 # Blocks with BFINAL set that one message may have. Behind each follows a new zlib object, for as
-# little as two bytes from the peer. Nobody needs more than one for each fragment that is flushed,
-# and of those a message has 4096 by default.
-_MAX_FINAL_BLOCKS = 4096
+# little as two bytes from the peer. An encoder that ends its stream with each message makes one.
+_MAX_FINAL_BLOCKS = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -269,7 +268,7 @@ class Inflater:
         self.partial = b""
         self._window_bits = max(window_bits, _SMALLEST_WINDOW_BITS)
         self._no_context_takeover = no_context_takeover
-        self._window = b""
+        self._window = bytearray()
         #: zlib's stream, or None between messages and behind a block with BFINAL set.
         self._stream: zlib._Decompress | None = None
         #: Streams begun in this message, and bytes that it yielded.
@@ -365,7 +364,9 @@ class Inflater:
         self._streams = 0
         self._size = 0
         if self._no_context_takeover:
-            self._window = b""
+            self._window = bytearray()
+        else:
+            self._cut_window()
 
     def close(self) -> None:
         """Drop everything; what refers to earlier messages can not be inflated any more."""
@@ -373,7 +374,7 @@ class Inflater:
         self._stream = None
         self._streams = 0
         self._size = 0
-        self._window = b""
+        self._window = bytearray()
 
     def _begin(self) -> zlib._Decompress:
         """Begin a stream with the window so far: for a message, or behind a block with BFINAL set."""
@@ -388,16 +389,25 @@ class Inflater:
             )
         # RFC 7692 section 7.2.2: the window is that of the previous message, whichever blocks it was
         # made of. A peer whose compressor starts anew after BFINAL does not refer to it.
-        self._stream = zlib.decompressobj(-self._window_bits, zdict=self._window)
+        self._stream = zlib.decompressobj(-self._window_bits, zdict=self._cut_window())
         return self._stream
 
     def _slide_window(self, inflated: bytes) -> None:
-        """Keep the last 2**window_bits bytes of all that was inflated."""
+        """Keep the last 2**window_bits bytes of all that was inflated, and up to as many before them.
+
+        Cutting at every piece would copy the window for each fragment of one byte.
+        """
         size = 1 << self._window_bits
-        if len(inflated) >= size:
-            self._window = inflated[-size:]
-        else:
-            self._window = self._window[len(inflated) - size :] + inflated
+        self._window += inflated[-size:]
+        if len(self._window) > 2 * size:
+            del self._window[:-size]
+
+    def _cut_window(self) -> bytearray:
+        """Return the window, and let go of what is before it."""
+        size = 1 << self._window_bits
+        if len(self._window) > size:
+            self._window = self._window[-size:]
+        return self._window
 
 
 class Deflater:
