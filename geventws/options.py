@@ -16,7 +16,7 @@ from .protocol.uri import split_host
 if TYPE_CHECKING:
     from .protocol.http import Request, Response
 
-__all__ = ["Compression", "Options"]
+__all__ = ["Compression", "Options", "check_timeout"]
 
 SubprotocolSelector = Callable[["Request", Sequence[str]], "str | None"]
 OriginCheck = Callable[["Request", str], bool]
@@ -31,6 +31,17 @@ def _check_number(name: str, value: Any, kind: type[int] | type[float], unit: st
     # Compiled code counts in 64 bits; nothing real comes near. NaN is not within either.
     if not 0 < value < 2**60:
         raise ValueError(f"{name} takes a positive number of {unit} or None (unlimited), not {value!r}")
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raise unless `timeout`, an argument of a call that waits, is None or seconds from 0 on."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout takes seconds, 0 or more, or None, not {timeout!r}")
+    # NaN is not within either.
+    if not timeout >= 0:
+        raise ValueError(f"timeout takes seconds, 0 or more, or None, not {timeout!r}")
 
 
 def _check_range(name: str, value: Any, low: int, high: int) -> None:

@@ -380,7 +380,7 @@ def check_handler(handler: Any, names: tuple[str, ...] = (), *, rule: str | None
             raise TypeError(f"{where}the handler {handler!r} is asynchronous, which nothing would run: "
                             "use def instead of async def; receive() and send() need no await")  # fmt: skip
         if inspect.isgeneratorfunction(function):
-            raise TypeError(f"{where}the handler {handler!r} is a generator function, which nothing would run: "
+            raise TypeError(f"{where}the handler {handler!r} is a generator function, and nothing runs it: "
                             "use ws.send() instead of yield")  # fmt: skip
     try:
         # Not that of a function which it wraps: what is called may add or take away arguments.

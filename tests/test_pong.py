@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 import pytest
 from support import PATIENCE, opened, pong
@@ -28,6 +30,13 @@ def test_a_pong_answers_the_pings_before_it_too() -> None:
     latency = queue.receive(b"c")
     assert latency == pongs[2].latency
     assert [waiter.latency is not None for waiter in pongs] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(-1, ValueError), ("1", TypeError)])
+def test_waiting_refuses_an_impossible_timeout(timeout: Any, error: type[Exception]) -> None:
+    waiter = PongQueue().add(b"a")
+    with pytest.raises(error, match="0 or more, or None"):
+        waiter.wait(timeout)
 
 
 def test_a_pong_that_answers_nothing() -> None:

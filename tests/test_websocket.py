@@ -345,10 +345,19 @@ def test_sending_inside_its_own_iterable_is_an_error() -> None:
             session.peer.expect(first, payload)
 
 
-@pytest.mark.parametrize("fragments", [[], (), iter([]), ""])
+@pytest.mark.parametrize("fragments", [[], (), iter([])])
 def test_no_fragment_at_all(fragments: Any) -> None:
     with opened() as session:
         with pytest.raises(ValueError, match="at least one"):
+            session.ws.send_fragments(fragments)
+        session.ws.send("still open")
+        session.peer.expect(0x81, b"still open")
+
+
+@pytest.mark.parametrize("fragments", ["abc", "", b"abc", bytearray(b"abc"), memoryview(b"abc")])
+def test_a_message_is_no_iterable_of_fragments(fragments: Any) -> None:
+    with opened() as session:
+        with pytest.raises(TypeError, match=rf"not one {type(fragments).__name__}; for that use send\(\)"):
             session.ws.send_fragments(fragments)
         session.ws.send("still open")
         session.peer.expect(0x81, b"still open")
@@ -749,6 +758,17 @@ def test_wait_closed() -> None:
         assert session.ws.wait_closed() is True
 
 
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(-1, ValueError), (float("nan"), ValueError), ("x", TypeError), (True, TypeError)]
+)
+def test_an_impossible_timeout(timeout: Any, error: type[Exception]) -> None:
+    with opened() as session:
+        for wait in session.ws.receive, session.ws.wait_closed:
+            with pytest.raises(error, match="timeout takes seconds, 0 or more, or None, not"):
+                wait(timeout)
+        assert not session.ws.closed
+
+
 def test_with_closes_with_1000() -> None:
     with opened() as session:
 
@@ -823,6 +843,13 @@ def test_a_ping_that_is_too_long(data: Any) -> None:
     with opened() as session:
         with pytest.raises(ValueError, match="at most 125 bytes"):
             session.ws.ping(data)
+        assert session.ws.bytes_sent == 0
+
+
+def test_a_ping_that_is_meant_to_wait() -> None:
+    with opened() as session:
+        with pytest.raises(TypeError, match=r"a ping carries str, bytes, .*, not int; `Pong.wait` takes"):
+            session.ws.ping(3)
         assert session.ws.bytes_sent == 0
 
 

@@ -131,6 +131,10 @@ class Response:
             raise TypeError(f"status takes an integer, not {status!r}")
         if not isinstance(body, (bytes, str)):
             raise TypeError(f"body takes bytes or str, not {body!r}")
+        given: Any = headers
+        if isinstance(given, (str, bytes)):
+            raise TypeError(f"headers takes (name, value) pairs or a mapping, not {headers!r}; "
+                            "the body is body=...")  # fmt: skip
         self.status = int(status)
         self.reason = reason_phrase(self.status) if reason is None else reason
         fields = headers.items() if isinstance(headers, (Headers, Mapping)) else list(headers)

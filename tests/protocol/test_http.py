@@ -550,6 +550,11 @@ class TestResponse:
         with pytest.raises(TypeError, match="is a str"):
             Response(200, [("a", 1)])
 
+    @pytest.mark.parametrize("body", ["no", b"no", ""])
+    def test_a_body_in_the_place_of_headers(self, body):
+        with pytest.raises(TypeError, match=r"headers takes \(name, value\) pairs .*; the body is body="):
+            Response(403, body)
+
     def test_an_enum_is_a_status(self):
         response = Response(http.HTTPStatus.NOT_FOUND)
         assert response.serialize().startswith(b"HTTP/1.1 404 Not Found\r\n")
