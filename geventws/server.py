@@ -262,10 +262,12 @@ class WebSocketServer(StreamServer):  # type: ignore[misc]
                 try:
                     data = sock.recv(_RECEIVE_SIZE)
                 except OSError:
-                    if self._stopping:
-                        # `stop` has woken us.
-                        raise InvalidHandshake(_STOPPING, status=503) from None
-                    raise
+                    if not self._stopping:
+                        raise
+                    data = b""
+                if not data and self._stopping:
+                    # `stop` has woken us.
+                    raise InvalidHandshake(_STOPPING, status=503)
                 if not data:
                     parser.receive_eof()
                     raise ConnectionError("the peer ended TCP without a request")
