@@ -81,9 +81,9 @@ class Transport(Writer):
 
     __slots__ = (
         "_broken", "_buffer", "_close_timer", "_core", "_descriptor", "_finishing", "_hub", "_lingered",
-        "_lingering", "_loop", "_offset", "_overdue", "_peer_ended", "_progress_at", "_read_watcher", "_receiver",
-        "_socket", "_turn", "_write_timeout", "_write_timer", "_write_watcher", "blocked", "bytes_received",
-        "bytes_sent", "corked", "ended", "last_received", "paused", "write_timed_out",
+        "_lingering", "_loop", "_offset", "_overdue", "_peer_ended", "_progress_at", "_read_watcher",
+        "_receiver", "_socket", "_turn", "_write_timeout", "_write_timer", "_write_watcher", "blocked",
+        "bytes_received", "bytes_sent", "corked", "ended", "last_received", "paused", "write_timed_out",
     )  # fmt: skip
 
     def __init__(

@@ -560,7 +560,7 @@ def test_another_thread_cannot_wait() -> None:
         for wait in session.ws.receive, lambda: session.ws.send("x"), session.ws.wait_closed:
             errors = in_thread(wait)
             assert [type(error) for error in errors] == [ConcurrencyError] * 2
-            assert "belongs to the thread that made it" in str(errors[0])
+            assert "in another thread than the one that made this WebSocket" in str(errors[0])
         session.peer.send(text("Hello"))
         assert session.ws.receive(timeout=PATIENCE) == "Hello"
 
