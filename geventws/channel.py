@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 
 from .exceptions import ConcurrencyError, ConnectionClosed
@@ -285,7 +285,7 @@ class Channel(Receiver):
         current = current_greenlet()
         if current is self._hub:
             raise BlockingSwitchOutError(f"{what} has to wait, which a callback of the event loop cannot do")
-        if current.parent is not self._hub and get_ident() != self._hub.thread_ident:
+        if current.parent is not self._hub and get_hub_if_exists() is not self._hub:
             raise ConcurrencyError(f"{what} in another thread than the one that made this WebSocket")
         return current
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -563,6 +567,23 @@ def test_another_thread_cannot_wait() -> None:
             assert "in another thread than the one that made this WebSocket" in str(errors[0])
         session.peer.send(text("Hello"))
         assert session.ws.receive(timeout=PATIENCE) == "Hello"
+
+
+def test_the_main_greenlet_waits_where_threads_are_patched() -> None:
+    """There the identity of a thread is that of a greenlet."""
+    program = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "from support import opened, text\n"
+        "with opened() as session:\n"
+        "    session.peer.send(text('Hello'))\n"
+        "    print(session.ws.receive(timeout=20))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("Hello\n", "")
 
 
 def in_callback(function: Callable[[], Any]) -> Any:
