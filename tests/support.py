@@ -379,17 +379,26 @@ def serve(handler: Any, **options: Any) -> Iterator[WebSocketServer]:
 class LoopCounter:
     """Counts the turns of the event loop: how often it has looked for input."""
 
-    def __init__(self) -> None:
-        self._watcher = gevent.get_hub().loop.check(ref=False)
-        self.count = 0
+    #: One for all: gevent's libuv loop does not survive the closing of such a watcher.
+    _watcher: Any = None
+    _turns = 0
 
-    def _on_check(self) -> None:
-        self.count += 1
+    @classmethod
+    def _on_check(cls) -> None:
+        cls._turns += 1
 
     def __enter__(self) -> LoopCounter:
-        self._watcher.start(self._on_check)
+        cls = type(self)
+        if cls._watcher is None:
+            cls._watcher = gevent.get_hub().loop.check(ref=False)
+            cls._watcher.start(cls._on_check)
+        self._begun = cls._turns
         return self
 
+    @property
+    def count(self) -> int:
+        """Turns since the `with` began."""
+        return self._turns - self._begun
+
     def __exit__(self, *_: object) -> None:
-        self._watcher.stop()
-        self._watcher.close()
+        pass

@@ -114,7 +114,7 @@ def test_a_hundred_resets_in_each_phase(
         for _ in range(100):
             sock = begin(server.address)
             if rng.random() < 0.5:
-                gevent.sleep(rng.choice((0, 0.0005)))
+                gevent.sleep(rng.choice((0, 0.001)))
             reset(sock)
         with RawClient.connect(server.address) as client:
             client.send(text("Hello"))

@@ -66,7 +66,7 @@ def test_a_random_conversation(seed: int, tls: bool) -> None:
                 action = rng.randrange(6)
                 if action <= 2:
                     try:
-                        received.append(ws.receive(rng.choice((None, None, 0, 0.0005))))
+                        received.append(ws.receive(rng.choice((None, None, 0, 0.001))))
                     except TimeoutError:
                         continue
                 elif action == 3 and len(sent) < 30:
@@ -74,7 +74,7 @@ def test_a_random_conversation(seed: int, tls: bool) -> None:
                     ws.send(data)
                     sent.append(data)
                 elif action == 4:
-                    gevent.sleep(rng.choice((0, 0, 0.0005)))
+                    gevent.sleep(rng.choice((0, 0, 0.001)))
                 elif rng.random() < 0.1:
                     ws.ping(b"ours")
         except ConnectionClosedOK as error:
@@ -90,7 +90,7 @@ def test_a_random_conversation(seed: int, tls: bool) -> None:
             peer.send(data[position : position + size])
             position += size
             if rng.random() < 0.5:
-                gevent.sleep(rng.choice((0, 0, 0.0003)))
+                gevent.sleep(rng.choice((0, 0, 0.001)))
 
     options = {"max_queue": rng.choice((1, 2, 16, None)), "small": rng.random() < 0.5, "tls": tls}
     with opened(handler, **options) as session:

@@ -62,7 +62,7 @@ class Reader:
         parts: list[bytes] = []
         while True:
             if self._rng.random() < 0.1:
-                gevent.sleep(self._rng.random() * self._pause)
+                gevent.sleep(0.001 + self._rng.random() * self._pause)
             try:
                 head, payload = self._peer.read_frame(self._rng.choice((5000, 65_536, 500_000)))
             except EOFError:
@@ -242,7 +242,7 @@ def test_five_hundred_interruptions_of_send(
                     running[number] = gevent.spawn(send, session.ws, number)
                     number += 1
                 for _ in range(rng.randrange(8)):
-                    gevent.sleep(rng.choice((0, 0, 0.0005)))
+                    gevent.sleep(rng.choice((0, 0, 0.001)))
                 for victim in rng.sample(sorted(running), 2):
                     interrupt(running[victim])
                 gevent.sleep(0)
@@ -278,7 +278,7 @@ def test_interruptions_of_fragments_leave_whole_frames(variant: str) -> None:
             yield bytes(rng.choice((1, 1000, 30_000)))
 
     def one(session: Session) -> None:
-        reader = Reader(session.peer, variant, rng, 0.0005)
+        reader = Reader(session.peer, variant, rng, 0.001)
         reading = gevent.spawn(reader.run)
         victim = gevent.spawn(session.ws.send_fragments, fragments())
         others = [gevent.spawn(session.ws.send, b"x" * 1000) for _ in range(3)]
