@@ -118,6 +118,9 @@ def no_leaks() -> Iterator[None]:
         pytest.skip("descriptors are listed through /proc")
     gevent.sleep(0)  # the hub, its descriptors and its watchers exist from here on
     gc.collect()
+    # What is here now is not looked at any more, here or by a test: after thousands of tests it is so much
+    # that each look would take seconds.
+    gc.freeze()
     descriptors, threads, greenlets = _descriptors(), set(threading.enumerate()), _greenlets()
     yield
     for _ in range(50):
