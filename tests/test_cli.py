@@ -177,7 +177,8 @@ class TestEcho:
             with open_client(url) as client:
                 client.send(iter("ab"))
                 assert client.recv(timeout=DEADLINE) == "ab"
-                with contextlib.suppress(ConnectionClosed):  # the Close may come before the last of them is sent
+                # The Close may come before the last of them is sent.
+                with contextlib.suppress(ConnectionClosed):
                     client.send(iter("abcd"))
                 assert receive_close(client)[0] == 1009
             assert process.stop() == 0
