@@ -42,6 +42,7 @@ from .pong import Pong
 from .protocol.closing import Close
 from .protocol.headers import Headers
 from .protocol.http import Request, Response
+from .protocol.isal import DEFLATE
 from .protocol.opcodes import CloseCode, Opcode
 from .routing import Router
 from .server import WebSocketServer
@@ -49,6 +50,7 @@ from .stats import Stats
 from .websocket import State, WebSocket
 
 __all__ = [
+    "DEFLATE",
     "IMPLEMENTATION",
     "Close",
     "CloseCode",

@@ -21,6 +21,7 @@ from gevent import socket, ssl
 from ._implementation import IMPLEMENTATION
 from .broadcast import broadcast
 from .options import Options
+from .protocol.isal import DEFLATE
 from .server import WebSocketServer
 from .websocket import WebSocket
 
@@ -112,7 +113,9 @@ def _make_parser() -> argparse.ArgumentParser:
 def _version() -> str:
     version = sys.modules[__package__].__version__
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"geventws {version} ({IMPLEMENTATION}), gevent {gevent.__version__}, {python}"
+    return (
+        f"geventws {version} ({IMPLEMENTATION}), gevent {gevent.__version__}, {python}, deflate by {DEFLATE}"
+    )
 
 
 def _port(text: str) -> int:

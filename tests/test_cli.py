@@ -77,7 +77,7 @@ class TestVersion:
         assert done.stderr == ""
         assert done.stdout == (
             f"geventws {geventws.__version__} ({geventws.IMPLEMENTATION}), gevent {gevent.__version__}, "
-            f"{platform.python_implementation()} {platform.python_version()}\n"
+            f"{platform.python_implementation()} {platform.python_version()}, deflate by {geventws.DEFLATE}\n"
         )
 
     def test_implementation_is_the_one_that_runs(self) -> None:

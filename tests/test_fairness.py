@@ -11,7 +11,8 @@ from geventws import PingTimeout, WebSocket
 from geventws.exceptions import MessageTooBig
 from geventws.pong import MAX_WAITING, PongQueue
 from geventws.protocol.connection import Event
-from geventws.protocol.deflate import DeflateParameters, Deflater, Inflater
+from geventws.protocol.contexts import Deflater, Inflater
+from geventws.protocol.deflate import DeflateParameters
 from geventws.protocol.shared import SharedMessage
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

@@ -47,10 +47,10 @@ OUTSIDE_WORLD = {
     "select", "selectors", "signal", "socket", "socketserver", "ssl", "subprocess", "threading", "time",
 }  # fmt: skip
 OUTSIDE_HEADERS = re.compile(r"socket|greenlet|time\.h|unistd|poll|ev\.h|uv\.h|pthread")
-PROTOCOL_PACKAGES = {"httptools", "cython"}
+PROTOCOL_PACKAGES = {"httptools", "isal", "cython"}
 CONNECTION_PACKAGES = {"gevent", "greenlet", "cython"}
 #: Packages that nobody is made to install: each is imported in the module that is named after it, only.
-OPTIONAL_PACKAGES = {"bottle", "django", "flask", "gunicorn", "locust", "redis"}
+OPTIONAL_PACKAGES = {"bottle", "django", "flask", "gunicorn", "isal", "locust", "redis"}
 
 
 class Import(NamedTuple):

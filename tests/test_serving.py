@@ -15,6 +15,7 @@ from support import HANDSHAKE, PATIENCE, RawClient, close, opened, serve, text, 
 from geventws.exceptions import ConnectionClosedError, InvalidHandshake, InvalidOrigin, InvalidUpgrade
 from geventws.options import Compression, Options
 from geventws.protocol.connection import Connection
+from geventws.protocol.contexts import Deflater
 from geventws.protocol.http import Request, RequestParser
 from geventws.serving import agree, prepare_socket
 from geventws.websocket import WebSocket
@@ -58,6 +59,22 @@ def test_compression_is_agreed_where_both_want_it() -> None:
     assert agree(request(offer), Options(compression=True)).extensions.startswith("permessage-deflate")
     fresh = agree(request(offer), Options(compression=Compression(context_takeover=False)))
     assert "server_no_context_takeover" in fresh.extensions
+
+
+def test_the_connection_compresses_as_the_options_say() -> None:
+    offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+    options = Options(compression=Compression(level=9, window_bits=10, mem_level=1, threshold=100))
+    agreement = agree(request(offer), options)
+    assert agreement.extensions.endswith("; server_max_window_bits=10; client_max_window_bits=10")
+    core = agreement.connection(options)
+    assert isinstance(core, Connection)
+    text = "".join(str(number) for number in range(2000))
+    deflater = Deflater(9, 10, 1, no_context_takeover=False)
+    core.send(text)
+    assert core.out.pop().endswith(deflater.deflate(text.encode()))
+    for size, compress in ((99, None), (100, None), (99, True), (100, False)):
+        core.send("x" * size, compress)
+    assert [frame[0] for frame in core.out] == [0x81, 0xC1, 0xC1, 0x81]
 
 
 def test_the_connection_has_the_limits_of_the_options() -> None:

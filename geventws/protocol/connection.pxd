@@ -1,5 +1,6 @@
 cimport cython
 
+from geventws.protocol.contexts cimport Deflater
 from geventws.protocol.frames cimport FrameReader
 from geventws.protocol.masking cimport build_frame, build_header
 from geventws.protocol.messages cimport MessageReader
@@ -8,7 +9,7 @@ from geventws.protocol.messages cimport MessageReader
 cdef class Connection:
     cdef bint _client
     cdef object _deferred
-    cdef object _deflater
+    cdef Deflater _deflater
     cdef FrameReader _frames
     cdef bytes _held_ping
     cdef bint _inert

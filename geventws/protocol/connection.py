@@ -25,7 +25,7 @@ from ..exceptions import (
     RemoteProtocolError,
 )
 from .closing import Close, Phase, Step, transition, truncate_reason
-from .deflate import Deflater, Inflater
+from .contexts import Deflater, Inflater
 from .frames import FrameReader
 from .keys import next_key
 from .masking import build_frame, build_header

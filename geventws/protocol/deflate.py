@@ -1,29 +1,22 @@
-"""permessage-deflate (RFC 7692): its negotiation, and messages through DEFLATE and back.
+"""The negotiation of permessage-deflate (RFC 7692 section 7.1).
 
-The negotiation (RFC 7692 section 7.1) works on extensions that are already parsed; the header's
-grammar, frames, RSV1 and the choice of which messages to compress are the business of others.
+It works on extensions that are already parsed; the header's grammar is the business of headers.py, and
+messages that of contexts.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-
-# The only place that knows which DEFLATE this is: everything below needs no more of it than
-# compressobj, decompressobj, error and a few constants, so a faster twin can take its name.
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..exceptions import InvalidPayload, MessageTooBig, NegotiationError, RemoteProtocolError
+from ..exceptions import NegotiationError
 
 if TYPE_CHECKING:
     from ..options import Compression
 
 __all__ = [
     "DeflateParameters",
-    "Deflater",
-    "Inflater",
     "accept_response",
     "client_offer",
     "negotiate_offer",
@@ -40,19 +33,6 @@ _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
 # bits is refused), and what it makes with 9 may point further back than a peer with 8 can see.
 _SMALLEST_WINDOW_BITS = 9
 _LARGEST_WINDOW_BITS = 15
-
-# The end of an empty block without compression, which a sync flush leaves behind.
-_FLUSH_TAIL = b"\x00\x00\xff\xff"
-# An empty block with BFINAL set: zlib reports the end of the stream behind it, and only there.
-_END_OF_STREAM = b"\x03\x00"
-_EMPTY_MESSAGE = b"\x00"
-
-# Bytes that zlib gets at a time. At the end of a stream it copies all that is left of its input, so
-# a frame made of nothing but two-byte final blocks would otherwise cost the square of its size.
-_SLICE = 16 * 1024
-# Blocks with BFINAL set that one message may have. Behind each follows a new zlib object, for as
-# little as two bytes from the peer. An encoder that ends its stream with each message makes one.
-_MAX_FINAL_BLOCKS = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -238,251 +218,3 @@ def _read_parameters(parameters: Sequence[tuple[str, str | None]], *, is_offer: 
         else:
             raise NegotiationError(f"{_NAME}: unknown parameter {name!r}")
     return values
-
-
-class Inflater:
-    """Turns the compressed messages of the peer back (RFC 7692 section 7.2.2), within a limit.
-
-    Feed the pieces of a message to `inflate`, however they are cut, then call `finish`. After an
-    error nothing but `close` makes sense.
-
-    Memory: while a message is under way, zlib's 7 KiB and 2**window_bits bytes. In between only
-    the window itself, the last 2**window_bits bytes at most of what was inflated, and with
-    `no_context_takeover` nothing. Before the first message: nothing.
-
-    Every message gets a zlib object of its own that starts with the window of those before. RFC
-    7692 asks for this in two places that one long stream cannot serve: a block with BFINAL set ends
-    zlib's stream but not the peer's window (sections 7.2.1, 7.2.2 and 7.2.3.4), and only by ending
-    a stream does zlib tell whether it stood between two blocks, as it must at the end of a
-    message. This costs about a microsecond, and saves zlib's share for idle connections.
-
-    Args:
-        window_bits: what the peer may use at most, 8 to 15, as negotiated; 15 where it was not.
-        no_context_takeover: the peer starts each message with an empty window.
-    """
-
-    __slots__ = ("_no_context_takeover", "_size", "_stream", "_streams", "_window", "_window_bits", "partial")
-
-    def __init__(self, window_bits: int, *, no_context_takeover: bool) -> None:
-        #: Of the piece that `inflate` raised for.
-        self.partial = b""
-        self._window_bits = max(window_bits, _SMALLEST_WINDOW_BITS)
-        self._no_context_takeover = no_context_takeover
-        self._window = bytearray()
-        #: zlib's stream, or None between messages and behind a block with BFINAL set.
-        self._stream: zlib._Decompress | None = None
-        #: Streams begun in this message, and bytes that it yielded.
-        self._streams = 0
-        self._size = 0
-
-    def inflate(self, data: bytes, max_length: int | None) -> bytes:
-        """Inflate a piece of a message.
-
-        Next: the following piece, or `finish` at the end of the message.
-
-        Args:
-            data: compressed bytes, cut anywhere.
-            max_length: bytes that this message may still yield, 0 included; None is unlimited.
-
-        Returns:
-            What this piece yields, possibly nothing.
-
-        Raises:
-            MessageTooBig: more than `max_length` would come out; no more than one byte above was
-                inflated.
-            InvalidPayload: this is not DEFLATE data.
-
-        Either way `partial` is what came out before, as far as zlib tells.
-        """
-        output: list[bytes] = []
-        try:
-            self._inflate_to(output, data, max_length)
-        except RemoteProtocolError:
-            self.partial = b"".join(output)
-            raise
-        return b"".join(output)
-
-    def _inflate_to(self, output: list[bytes], data: bytes, max_length: int | None) -> None:
-        """Do the work of `inflate`; what comes out is put into `output`."""
-        limit = None if max_length is None else self._size + max_length
-        position = 0
-        while position < len(data):
-            piece = data[position : position + _SLICE]
-            stream = self._stream or self._begin()
-            # To zlib 0 means unlimited: it is asked for one byte more than there may be.
-            # What is above sys.maxsize, it cannot be told, and no bytes object can reach.
-            ask = 0 if limit is None else min(limit - self._size + 1, sys.maxsize)
-            try:
-                inflated = stream.decompress(piece, ask)
-            except zlib.error as error:
-                raise InvalidPayload(f"the compressed data is invalid: {error}", "payload.deflate") from error
-            self._size += len(inflated)
-            if limit is not None and self._size > limit:
-                output.append(inflated[: limit - self._size])
-                raise MessageTooBig(
-                    f"a message that inflates to more than {limit} bytes (max_message_size)",
-                    self._size,
-                    limit,
-                )
-            if inflated:
-                self._slide_window(inflated)
-                output.append(inflated)
-            if stream.eof:
-                # RFC 7692 section 7.2.1: a block with BFINAL set need not be the last of a message.
-                position += len(piece) - len(stream.unused_data)
-                self._stream = None
-            else:
-                position += len(piece) - len(stream.unconsumed_tail)
-
-    def finish(self) -> None:
-        """End the message: check that it is complete, and prepare for the next.
-
-        This yields no data: when the last block is complete, all of it has been inflated.
-
-        Raises:
-            InvalidPayload: the message ends in the middle of a block.
-        """
-        stream = self._stream
-        # Without a stream the message ended with a block that has BFINAL set, or without a byte.
-        # Section 7.2.1 has such a sender append 0x00; the few that do not are understood all the
-        # same, as there is no other way to read it.
-        if stream is not None:
-            try:
-                # RFC 7692 section 7.2.2: append what the sender removed. Taken for data, it may
-                # yield something, but it does not get to the end then.
-                stream.decompress(_FLUSH_TAIL + _END_OF_STREAM, 1)
-            except zlib.error as error:
-                raise InvalidPayload(
-                    f"the compressed message is incomplete: {error}", "payload.deflate"
-                ) from error
-            # The sender's last block may have BFINAL set, too: then it is that one which ends the stream.
-            if not stream.eof or stream.unused_data not in (b"", _END_OF_STREAM):
-                raise InvalidPayload(
-                    "the compressed message ends in the middle of a block", "payload.deflate"
-                )
-            self._stream = None
-        self._streams = 0
-        self._size = 0
-        if self._no_context_takeover:
-            self._window = bytearray()
-        else:
-            self._cut_window()
-
-    def close(self) -> None:
-        """Drop everything; what refers to earlier messages can not be inflated any more."""
-        self.partial = b""
-        self._stream = None
-        self._streams = 0
-        self._size = 0
-        self._window = bytearray()
-
-    def _begin(self) -> zlib._Decompress:
-        """Begin a stream with the window so far: for a message, or behind a block with BFINAL set."""
-        self._streams += 1
-        final_blocks = self._streams - 1
-        if final_blocks > _MAX_FINAL_BLOCKS:
-            raise MessageTooBig(
-                f"a compressed message of more than {_MAX_FINAL_BLOCKS} final blocks",
-                final_blocks,
-                _MAX_FINAL_BLOCKS,
-                "message.final_blocks",
-            )
-        # RFC 7692 section 7.2.2: the window is that of the previous message, whichever blocks it was
-        # made of. A peer whose compressor starts anew after BFINAL does not refer to it.
-        self._stream = zlib.decompressobj(-self._window_bits, zdict=self._cut_window())
-        return self._stream
-
-    def _slide_window(self, inflated: bytes) -> None:
-        """Keep the last 2**window_bits bytes of all that was inflated, and up to as many before them.
-
-        Cutting at every piece would copy the window for each fragment of one byte.
-        """
-        size = 1 << self._window_bits
-        self._window += inflated[-size:]
-        if len(self._window) > 2 * size:
-            del self._window[:-size]
-
-    def _cut_window(self) -> bytearray:
-        """Return the window, and let go of what is before it."""
-        size = 1 << self._window_bits
-        if len(self._window) > size:
-            self._window = self._window[-size:]
-        return self._window
-
-
-class Deflater:
-    """Compresses messages (RFC 7692 section 7.2.1).
-
-    Memory: zlib's (1 << (window_bits + 2)) + (1 << (mem_level + 9)) bytes, from the first message
-    on: 32 KiB with 12 and 5, 256 KiB with 15 and 8. With `no_context_takeover` only while a
-    message is under way. No reference to a payload is kept.
-
-    Args:
-        level: effort, from 1 (fast) to 9 (small).
-        window_bits: size of the LZ77 window, 9 to 15, not above what was negotiated.
-        mem_level: memory for hash tables and buffers, from 1 to 9.
-        no_context_takeover: start each message with an empty window.
-    """
-
-    __slots__ = ("_level", "_mem_level", "_no_context_takeover", "_stream", "_window_bits")
-
-    def __init__(self, level: int, window_bits: int, mem_level: int, *, no_context_takeover: bool) -> None:
-        self._level = level
-        self._window_bits = window_bits
-        self._mem_level = mem_level
-        self._no_context_takeover = no_context_takeover
-        self._stream: zlib._Compress | None = None
-
-    @property
-    def settings(self) -> tuple[int, int, int] | None:
-        """What makes two contexts give the same bytes: level, window bits, memory level.
-
-        None where a message depends on those before it.
-        """
-        return (self._level, self._window_bits, self._mem_level) if self._no_context_takeover else None
-
-    def deflate(self, payload: bytes | bytearray | memoryview) -> bytes:
-        """Compress one whole message; every message that was compressed has to be sent."""
-        return self.deflate_fragment(payload, True)
-
-    def deflate_fragment(self, payload: bytes | bytearray | memoryview, fin: bool) -> bytes:
-        """Compress a fragment of a message.
-
-        The peer can inflate each fragment as soon as it has it. What an empty fragment that is not
-        the last yields is empty too.
-
-        Args:
-            payload: the fragment's payload.
-            fin: whether it is the last.
-        """
-        if len(payload) == 0:
-            # RFC 7692 section 7.2.3.6: an empty block without compression, less its last four bytes.
-            # Not by zlib, whose documentation has it skip a second flush in a row, and so that
-            # an empty message makes no context. All that was sent before ends with whole bytes.
-            compressed = _EMPTY_MESSAGE if fin else b""
-        else:
-            if self._stream is None:
-                self._stream = zlib.compressobj(
-                    self._level, zlib.DEFLATED, -self._window_bits, self._mem_level
-                )
-            try:
-                compressed = self._stream.compress(payload)
-                flushed = self._stream.flush(zlib.Z_SYNC_FLUSH)
-            except BaseException:
-                # The window would hold what the peer never got; without it we are right again.
-                self.close()
-                raise
-            # RFC 7692 section 7.2.1: the last four bytes of a message's last flush are removed.
-            compressed += flushed[: -len(_FLUSH_TAIL)] if fin else flushed
-        if fin and self._no_context_takeover:
-            self.close()
-        return compressed
-
-    def close(self) -> None:
-        """Drop the context.
-
-        It is made anew when it is needed, and the peer does not notice: no message has to refer
-        to those before. So this may be called at any time, to free the memory of an idle
-        connection too.
-        """
-        self._stream = None

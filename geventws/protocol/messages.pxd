@@ -1,5 +1,6 @@
 cimport cython
 
+from geventws.protocol.contexts cimport Inflater
 from geventws.protocol.frames cimport FrameReader
 
 
@@ -8,7 +9,7 @@ cdef class MessageReader:
     cdef bint _compressed
     cdef object _decoder
     cdef long long _fragments
-    cdef object _inflater
+    cdef Inflater _inflater
     cdef long long _max_fragments
     cdef long long _max_size
     cdef long long _max_wire_size
@@ -22,6 +23,7 @@ cdef class MessageReader:
     cdef _expect(self, bint text)
     cdef _too_big(self, object size)
     cpdef object read(self, FrameReader frame)
+    @cython.locals(inflater=Inflater)
     cdef _add(self, bytes data, bint last)
     cdef _append(self, bytes data)
     cdef _decode(self, bytes data, bint last)

@@ -13,7 +13,7 @@ import codecs
 import io
 
 from ..exceptions import InvalidFrame, InvalidPayload, MessageTooBig, RemoteProtocolError
-from .deflate import Inflater
+from .contexts import Inflater
 from .frames import FrameReader
 
 __all__ = ["MessageReader"]

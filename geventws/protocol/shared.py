@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .deflate import Deflater
+from .contexts import Deflater
 from .masking import build_frame
 
 __all__ = ["SharedMessage"]

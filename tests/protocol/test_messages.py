@@ -11,7 +11,8 @@ from peers import Peer
 
 from geventws.exceptions import InvalidFrame, InvalidPayload, MessageTooBig
 from geventws.protocol.closing import Phase
-from geventws.protocol.deflate import DeflateParameters, Inflater
+from geventws.protocol.contexts import Inflater
+from geventws.protocol.deflate import DeflateParameters
 from geventws.protocol.frames import FrameReader
 from geventws.protocol.messages import MessageReader
 

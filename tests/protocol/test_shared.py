@@ -10,6 +10,8 @@ from geventws.protocol.connection import Connection
 from geventws.protocol.deflate import DeflateParameters
 from geventws.protocol.shared import SharedMessage
 
+pytestmark = pytest.mark.usefixtures("compressor")
+
 TEXT = "a message for many " * 10
 ALONE = DeflateParameters(server_no_context_takeover=True, client_no_context_takeover=True)
 CONTEXT = DeflateParameters()
