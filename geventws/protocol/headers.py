@@ -3,6 +3,8 @@
 RFC 9110 section 5 (fields, lists, tokens, quoted strings) and RFC 6455 section 9.1 (extensions).
 Every reader here goes over its input once, from left to right: no field that a peer can send
 costs more than its length.
+
+Compiled with headers.pxd (`benchmarks/`, row "handshakes").
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ __all__ = [
     "check_field",
     "format_extensions",
     "is_token",
+    "make_headers",
     "parse_extensions",
     "parse_token_list",
     "parse_upgrade",
@@ -92,15 +95,6 @@ class Headers:
         self._values = tuple([value for _, value in pairs])
         self._keys = tuple([name.lower() for name in self._names])
 
-    @classmethod
-    def _from_parts(cls, keys: Iterable[str], names: Iterable[str], values: Iterable[str]) -> Headers:
-        """Build from what a parser has already taken apart; `keys` are the names in lower case."""
-        self = cls.__new__(cls)
-        self._keys = tuple(keys)
-        self._names = tuple(names)
-        self._values = tuple(values)
-        return self
-
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the first value of a field, or `default`."""
         key = name.lower()
@@ -109,10 +103,13 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         """Return all values of a field, in order."""
         key = name.lower()
-        times = self._keys.count(key)
-        if times <= 1:
-            return [self._values[self._keys.index(key)]] if times else []
-        return [value for found, value in zip(self._keys, self._values, strict=True) if found == key]
+        keys = self._keys
+        values = []
+        for index in range(len(keys)):
+            found = keys[index]
+            if found == key:
+                values.append(self._values[index])
+        return values
 
     def count(self, name: str) -> int:
         """Return how often a field is there."""
@@ -135,7 +132,7 @@ class Headers:
             raise KeyError(name) from None
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._keys
+        return isinstance(name, str) and bool(self.get_all(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -153,6 +150,15 @@ class Headers:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.items()!r})"
+
+
+def make_headers(keys: tuple[str, ...], names: tuple[str, ...], values: tuple[str, ...]) -> Headers:
+    """Build a `Headers` from what a parser has already taken apart; `keys` are the names in lower case."""
+    headers: Headers = Headers.__new__(Headers)
+    headers._keys = keys
+    headers._names = names
+    headers._values = values
+    return headers
 
 
 def _elements(values: Iterable[str]) -> Iterator[str]:

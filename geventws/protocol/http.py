@@ -3,6 +3,8 @@
 llhttp reads the fields; here is what it does not do: one head and nothing behind it, and the rules
 that it lets pass. The limits are in heads.py. Whether a request is one for a WebSocket is not asked
 here: see handshake.py.
+
+Compiled with http.pxd (`benchmarks/`, row "handshakes").
 """
 
 from __future__ import annotations
@@ -277,7 +279,8 @@ def _parse_request(head: bytes) -> Request:
     parts = line.split(b" ")
     if len(parts) != 3:
         raise InvalidMessage(f"request line has {len(parts)} words, not 3: method, target and version")
-    method, target, version = parts[0].decode("latin-1"), parts[1], parts[2]
+    method = "GET" if parts[0] == b"GET" else parts[0].decode("latin-1")
+    target, version = parts[1], parts[2]
     if version != b"HTTP/1.1":
         # RFC 6455 section 4.1: "at least 1.1". llhttp takes 0.9, 1.0, 2.0, RTSP/1.0 and ICE/1.0.
         if len(version) == 8 and version[:5] == b"HTTP/" and version[6:7] == b"." and version[5::2].isdigit():
@@ -384,7 +387,7 @@ class ResponseParser(HeadReader):
         max_head: int | None,
         max_body: int | None = 64 * 1024,
     ) -> None:
-        super().__init__(max_line=max_line, max_headers=max_headers, max_head=max_head)
+        HeadReader.__init__(self, max_line=max_line, max_headers=max_headers, max_head=max_head)
         self._max_body = max_body
         self._response: Response | None = None
         self._fields = Fields()

@@ -6,6 +6,7 @@ Besides `ws:` and `wss:` there is `ws+unix:/path/to/socket:/path?query` for Unix
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import urllib.parse
 
@@ -32,6 +33,12 @@ def split_host(authority: str) -> tuple[str, int | None]:
     Raises:
         ValueError: if that is not a host: empty, userinfo, a character or port that cannot be.
     """
+    # A server sees the same few names all the time. Longer ones are no names of hosts.
+    return _split_host(authority) if len(authority) > 255 else _split_known_host(authority)
+
+
+def _split_host(authority: str) -> tuple[str, int | None]:
+    """Take host[:port] apart."""
     if authority.startswith("["):
         host, bracket, rest = authority[1:].partition("]")
         # A zone ("%eth0") means something on one machine only.
@@ -50,6 +57,9 @@ def split_host(authority: str) -> tuple[str, int | None]:
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
         raise ValueError(f"{port!r} is not a port number")
     return host, int(port)
+
+
+_split_known_host = functools.lru_cache(maxsize=64)(_split_host)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

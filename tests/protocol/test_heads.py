@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 
 import pytest
+from builds import pure_package
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -344,6 +346,13 @@ some_limits = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(scope="module")
+def source():
+    """The module from its source, whose private parts can be replaced."""
+    with pure_package("geventws_of_heads") as name:
+        yield importlib.import_module(f"{name}.protocol.http")
+
+
 class CountingBuffer(bytearray):
     """A buffer that counts the bytes which are searched and copied."""
 
@@ -364,11 +373,46 @@ class TestLinear:
     """Byte by byte is no more than a few looks at each byte."""
 
     @pytest.mark.parametrize("line", [b"X", b"X: " + b"a" * 61 + b"\r\n", b"X:\r\n"])
-    def test_byte_by_byte(self, line):
+    def test_byte_by_byte(self, line, source):
         for length in (4000, 8000):
-            parser = request_parser(max_line=None, max_headers=None, max_head=None)
+            parser = source.RequestParser(max_line=None, max_headers=None, max_head=None)
             parser._buffer = buffer = CountingBuffer()
             stream = b"GET / HTTP/1.1\r\n" + line * (length // len(line))
             for byte in in_bytes(stream):
                 assert parser.receive_data(byte) is None
             assert len(stream) <= buffer.touched <= 4 * len(stream)
+
+
+class TestShapes:
+    """Connections whose clients send the same names share them."""
+
+    @staticmethod
+    def parse(source, *fields):
+        parser = source.RequestParser(max_line=None, max_headers=None, max_head=None)
+        lines = b"".join(b"%s: 1\r\n" % field for field in fields)
+        return parser.receive_data(b"GET / HTTP/1.1\r\nHost: example.com\r\n%s\r\n" % lines).headers
+
+    def test_the_same_names_are_one_object(self, source):
+        first = self.parse(source, b"Origin", b"User-Agent")
+        second = self.parse(source, b"Origin", b"User-Agent")
+        assert first._names is second._names
+        assert first._keys is second._keys
+        assert second.items() == [("Host", "example.com"), ("Origin", "1"), ("User-Agent", "1")]
+
+    def test_the_order_and_the_spelling_count(self, source):
+        self.parse(source, b"Origin", b"User-Agent")
+        assert list(self.parse(source, b"User-Agent", b"Origin")) == ["Host", "User-Agent", "Origin"]
+        assert list(self.parse(source, b"origin", b"User-Agent")) == ["Host", "origin", "User-Agent"]
+
+    def test_unknown_names_are_not_kept(self, source):
+        before = len(source.Fields.__init__.__globals__["_SHAPES"])
+        assert self.parse(source, b"X-One")["x-one"] == "1"
+        assert len(source.Fields.__init__.__globals__["_SHAPES"]) == before
+
+    def test_there_is_a_limit(self, source):
+        shapes = source.Fields.__init__.__globals__["_SHAPES"]
+        names = [b"Origin", b"Cookie", b"Pragma", b"Upgrade", b"User-Agent", b"Accept"]
+        for fields in itertools.permutations(names):
+            expected = ["Host", *[field.decode() for field in fields]]
+            assert list(self.parse(source, *fields)) == expected
+        assert len(shapes) == source.Fields.__init__.__globals__["_MAX_SHAPES"] < 720
