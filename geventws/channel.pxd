@@ -50,7 +50,7 @@ cdef class Channel(Receiver):
     cdef _discard(self)
     cdef _resume(self)
     cdef _schedule(self)
-    cdef _wait_for_message(self, object timeout)
+    cdef bint _wait_for_message(self, object timeout, bint iterating) except -1
     cdef _current(self, object what)
     cdef bint _blocked(self, object current)
     @cython.locals(mine=bint)

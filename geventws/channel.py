@@ -82,15 +82,12 @@ class Channel(Receiver):
         self._write_limit = _limit(options.write_limit)
         self.id = number
         self.latency: float | None = None
-        self.messages_received = 0
-        self.messages_sent = 0
-        self.messages_discarded = 0
+        self.messages_received = self.messages_sent = self.messages_discarded = 0
         self.on_end = on_end
         # Lists with a head index: they cost an idle connection the least.
         self._queue: list[Any] = []
         self._sizes: list[int] = []
-        self._head = 0
-        self._queue_bytes = 0
+        self._head = self._queue_bytes = 0
         #: Bytes are here that were not decoded, because the queue or the turn was full.
         self._more = False
         self._scheduled = False
@@ -223,8 +220,7 @@ class Channel(Receiver):
         self.messages_discarded += len(self._queue) - self._head
         self._queue.clear()
         self._sizes.clear()
-        self._head = 0
-        self._queue_bytes = 0
+        self._head = self._queue_bytes = 0
         self._resume()
 
     def _resume(self) -> None:
@@ -246,8 +242,8 @@ class Channel(Receiver):
         if (self._more or self._terminal) and not self._transport.ended:
             self._transport.take()
 
-    def _wait_for_message(self, timeout: float | None) -> None:
-        """Return when the queue holds a message, or raise as `WebSocket.receive`."""
+    def _wait_for_message(self, timeout: float | None, iterating: bool) -> bool:
+        """Wait for a message in the queue, or raise as `receive`; False at a normal end if `iterating`."""
         if self._receiving is not None:
             raise ConcurrencyError("another greenlet is receiving on this WebSocket")
         if self._more and self._core.budget > 0:
@@ -257,13 +253,15 @@ class Channel(Receiver):
             if self._terminal:
                 self._schedule()
             if self._queue:
-                return
+                return True
         timer = None if timeout is None else gevent.Timeout.start_new(timeout)
         try:
             while not self._queue:
                 if self._terminal:
                     self._act()
                 if self._core.phase != 0:
+                    if iterating and self._core.close_ok():
+                        return False
                     raise self._closed_error()
                 if self._more:
                     self._schedule()
@@ -279,6 +277,7 @@ class Channel(Receiver):
         finally:
             if timer is not None:
                 timer.close()
+        return True
 
     def _current(self, what: str) -> Any:
         """Return the greenlet that is about to wait."""
@@ -398,9 +397,9 @@ class Channel(Receiver):
         """Let the protocol do what a Close or a violation calls for, and end TCP."""
         self._terminal = False
         self._core.next_event()
-        self._transport.flush_unless_corked()
         self._transport.finish(self._options.close_timeout)
-        self._wake_all()
+        if not self._transport.ended:
+            self._wake_all()
 
     def _closed_error(self) -> ConnectionClosed:
         """Return the exception that tells how the connection ended."""

@@ -98,7 +98,8 @@ class Transport(Writer):
             hub: gevent's hub of this thread.
             write_timeout: seconds without progress of a write until it is aborted; None for no limit.
         """
-        sock.settimeout(0)
+        if sock.gettimeout() != 0:
+            sock.settimeout(0)
         self._socket = sock
         self._descriptor: int = sock.fileno()
         self._core = core
@@ -297,7 +298,7 @@ class Transport(Writer):
         chunks = self._core.out
         if not chunks:
             return 0
-        count = send_chunks(self._descriptor, chunks, self._offset)
+        count = send_chunks(self._descriptor, chunks, self._offset, self._finishing)
         if count > 0:
             self._remove(count)
         return count
@@ -402,8 +403,9 @@ class Transport(Writer):
             return
         self._finishing = True
         self.resume()
+        # Not at the end of the turn: nothing is gathered behind a Close, and mostly this is the end.
+        self.flush()
         self.set_close_deadline(timeout)
-        self.flush_unless_corked()
 
     def set_close_deadline(self, timeout: float | None) -> None:
         """Give the closing handshake a deadline in seconds, unless it has one."""

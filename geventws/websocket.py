@@ -168,7 +168,7 @@ class WebSocket(Channel):
         if self._head >= len(self._queue):
             if timeout is not None:
                 check_timeout(timeout)
-            self._wait_for_message(timeout)
+            self._wait_for_message(timeout, False)
         return self._take()
 
     recv = receive
@@ -178,13 +178,8 @@ class WebSocket(Channel):
         return self
 
     def __next__(self) -> Any:
-        if self._head >= len(self._queue):
-            try:
-                self._wait_for_message(None)
-            except ConnectionClosed:
-                if self._core.close_ok():
-                    raise StopIteration from None
-                raise
+        if self._head >= len(self._queue) and not self._wait_for_message(None, True):
+            raise StopIteration
         return self._take()
 
     def discard_messages(self) -> None:

@@ -33,13 +33,15 @@ def receive_into(descriptor: int, buffer: bytearray) -> int:
         return -1
 
 
-def send_chunks(descriptor: int, chunks: list[bytes], offset: int) -> int:
+def send_chunks(descriptor: int, chunks: list[bytes], offset: int, last: bool = False) -> int:
     """Send as much as goes out without waiting, in one system call.
 
     Args:
         descriptor: the socket's.
         chunks: what to send, at least one.
         offset: bytes of the first chunk to leave out.
+        last: our side of the stream is ended next, and the system may wait for that. Python cannot tell
+            it; the bytes are the same.
 
     Returns:
         The count of bytes that went out, behind the offset; -1 if none could.

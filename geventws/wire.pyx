@@ -29,6 +29,14 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
+cdef extern from * nogil:
+    """
+    #ifndef MSG_MORE
+    #define MSG_MORE 0
+    #endif
+    """
+    int MSG_MORE
+
 cdef extern from "<string.h>" nogil:
     void *memset(void *target, int value, size_t length)
 
@@ -55,7 +63,7 @@ cpdef Py_ssize_t receive_into(int descriptor, bytearray buffer) except -2:
     return count
 
 
-cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset) except -2:
+cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset, bint last=False) except -2:
     cdef iovec vector[MAX_CHUNKS]
     cdef msghdr message
     cdef ssize_t count
@@ -76,14 +84,16 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset) exc
         raise IndexError("the offset lies outside of the first chunk")
     vector[0].iov_base = <char *>vector[0].iov_base + offset
     vector[0].iov_len -= offset
-    # MSG_NOSIGNAL: a peer that is gone is an error here, never a SIGPIPE.
+    # MSG_NOSIGNAL: a peer that is gone is an error here, never a SIGPIPE. MSG_MORE: the end of the stream,
+    # which comes next, takes these bytes along in one segment.
+    cdef int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if last else 0)
     if used == 1:
-        count = send(descriptor, vector[0].iov_base, vector[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+        count = send(descriptor, vector[0].iov_base, vector[0].iov_len, flags)
     else:
         memset(&message, 0, sizeof(message))
         message.msg_iov = vector
         message.msg_iovlen = used
-        count = sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        count = sendmsg(descriptor, &message, flags)
     if count < 0:
         if errno == EAGAIN or errno == EINTR:
             return -1

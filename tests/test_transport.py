@@ -148,9 +148,9 @@ def test_answers_leave_in_one_system_call(pure_only: None, monkeypatch: pytest.M
     calls = []
     send_chunks = geventws.transport.send_chunks
 
-    def count(descriptor: int, chunks: list[bytes], offset: int) -> int:
+    def count(descriptor: int, chunks: list[bytes], offset: int, last: bool) -> int:
         calls.append(len(chunks))
-        return send_chunks(descriptor, chunks, offset)
+        return send_chunks(descriptor, chunks, offset, last)
 
     monkeypatch.setattr(geventws.transport, "send_chunks", count)
     with linked() as link:

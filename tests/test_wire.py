@@ -53,6 +53,18 @@ def test_receive_into_tells_nothing_from_the_end(pair: Pair) -> None:
     assert receive_into(ours.fileno(), buffer) == 0
 
 
+def test_the_last_bytes_leave_with_the_end_of_the_stream(pair: Pair) -> None:
+    ours, theirs = pair
+    assert send_chunks(ours.fileno(), [b"Hel", b"lo"], 0, True) == 5
+    assert send_chunks(ours.fileno(), [b"..!"], 2, True) == 1
+    ours.shutdown(socket.SHUT_WR)
+    theirs.settimeout(20)
+    received = b""
+    while data := theirs.recv(100):
+        received += data
+    assert received == b"Hello!"
+
+
 def test_receive_into_raises_on_a_reset(pair: Pair) -> None:
     ours, theirs = pair
     reset(theirs)

@@ -14,7 +14,16 @@ import enum
 from ..exceptions import InvalidClose, InvalidPayload, InvalidState
 from .opcodes import CloseCode, is_sendable_close_code
 
-__all__ = ["MAX_REASON", "TRANSITIONS", "Close", "Phase", "Step", "transition", "truncate_reason"]
+__all__ = [
+    "MAX_REASON",
+    "TRANSITIONS",
+    "Close",
+    "Phase",
+    "Step",
+    "make_close",
+    "transition",
+    "truncate_reason",
+]
 
 #: Bytes of a close reason: a control frame's 125 (RFC 6455 section 5.5) less two for the code.
 MAX_REASON = 123
@@ -51,8 +60,9 @@ class Close:
             InvalidClose: for a single byte, or a code that may not be sent.
             InvalidPayload: for a reason that is not UTF-8.
         """
-        if not payload:
-            return cls(CloseCode.NO_STATUS_RCVD)
+        known = _KNOWN.get(payload)
+        if known is not None:
+            return known
         # RFC 6455 section 5.5.1: if there is a body, its first two bytes are the code.
         if len(payload) == 1:
             raise InvalidClose("a Close payload of 1 byte has no room for a code", "close.payload")
@@ -85,6 +95,28 @@ class Close:
         return self.code.to_bytes(2, "big") + reason
 
 
+#: What most Close frames say, by payload and by code: made once, for they cannot change.
+_KNOWN = {
+    close.serialize(): close
+    for close in (Close(code.value) for code in CloseCode)
+    if close.code == CloseCode.NO_STATUS_RCVD or is_sendable_close_code(close.code)
+}
+_PAYLOADS = {close.code: (close, payload) for payload, close in _KNOWN.items()}
+
+
+def make_close(code: int, reason: str) -> tuple[Close, bytes]:
+    """Return a `Close` and the payload of its frame.
+
+    Raises:
+        ValueError: as `Close.serialize`.
+    """
+    known = None if reason else _PAYLOADS.get(code)
+    if known is not None:
+        return known
+    close = Close(code, reason)
+    return close, close.serialize()
+
+
 def truncate_reason(text: str) -> str:
     """Cut a reason of ours to what a Close frame holds, between two code points."""
     return text.encode("utf-8", "backslashreplace")[:MAX_REASON].decode("utf-8", "ignore")
@@ -115,7 +147,7 @@ class Step(enum.IntEnum):
     END = 3
 
 
-TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
+TRANSITIONS: dict[int, dict[Step, Phase]] = {
     Phase.OPEN: {
         Step.SEND_CLOSE: Phase.CLOSE_SENT,
         Step.RECEIVE_CLOSE: Phase.CLOSE_RECEIVED,
@@ -145,7 +177,7 @@ def transition(phase: Phase | int, step: Step) -> Phase:
         InvalidState: if the table has no such step.
     """
     try:
-        return TRANSITIONS[Phase(phase)][step]
+        return TRANSITIONS[phase][step]
     except KeyError:
         raise InvalidState(
             f"{step.name.lower().replace('_', ' ')} is not possible in phase {Phase(phase).name}",

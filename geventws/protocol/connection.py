@@ -24,7 +24,7 @@ from ..exceptions import (
     ProtocolError,
     RemoteProtocolError,
 )
-from .closing import Close, Phase, Step, transition, truncate_reason
+from .closing import Close, Phase, Step, make_close, transition, truncate_reason
 from .contexts import Deflater, Inflater
 from .frames import FrameReader
 from .keys import next_key
@@ -392,8 +392,7 @@ class Connection:
             ValueError: for a code or reason that may not be sent.
             InvalidState: if one was sent already, or TCP is over.
         """
-        close = Close(code, reason)
-        payload = close.serialize()
+        close, payload = make_close(code, reason)
         self._move(Step.SEND_CLOSE)
         self.close_sent = close
         self._put(0x88, payload)
