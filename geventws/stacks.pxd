@@ -1,0 +1,2 @@
+cpdef keep_stacks()
+cpdef int count_kept()
