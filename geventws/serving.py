@@ -5,32 +5,28 @@ And what is done to a socket before and instead of that: TLS, and the answer tha
 
 from __future__ import annotations
 
-import dataclasses
+import _socket
 import logging
 import math
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.socket
 import gevent.ssl
 
+from .agreement import Agreement, agree
 from .exceptions import ConnectionClosed
-from .options import Compression
-from .protocol.connection import Connection
-from .protocol.deflate import DeflateParameters, negotiate_offer
-from .protocol.handshake import accept_response, check_origin, check_request, select_subprotocol
-from .protocol.headers import parse_extensions
 
 if TYPE_CHECKING:
     from .options import Options
-    from .protocol.http import Request
     from .websocket import WebSocket
 
 __all__ = [
+    "TCP_FAMILIES",
     "TLS_NAMES",
     "Agreement",
     "Throttle",
@@ -39,6 +35,7 @@ __all__ = [
     "prepare_socket",
     "run_handler",
     "send_last",
+    "socket_options",
     "wake_reader",
     "wrap_tls",
 ]
@@ -54,96 +51,42 @@ _LINGER_BYTES = 256 * 1024
 
 _CHUNK = 64 * 1024
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Agreement:
-    """What the opening handshake comes to, before it is answered.
-
-    Attributes:
-        key: the client's Sec-WebSocket-Key.
-        subprotocol: the subprotocol, or None.
-        deflate: the parameters of permessage-deflate, or None.
-    """
-
-    key: str
-    subprotocol: str | None
-    deflate: DeflateParameters | None
-
-    @property
-    def extensions(self) -> str:
-        """The extensions as the response names them, "" for none."""
-        return self.deflate.header() if self.deflate is not None else ""
-
-    def response(self, headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> bytes:
-        """Return the head of the 101 response.
-
-        Raises:
-            TypeError, ValueError: for header fields that cannot stand in it.
-        """
-        return accept_response(
-            self.key, subprotocol=self.subprotocol, extensions=self.extensions or None, headers=headers
-        )
-
-    def connection(self, options: Options) -> Connection:
-        """Return the protocol of the connection that was agreed on."""
-        compression = options.compression
-        if not isinstance(compression, Compression):
-            compression = Compression()
-        return Connection(
-            max_message_size=options.max_message_size,
-            max_fragments=options.max_fragments,
-            deflate=self.deflate,
-            level=compression.level,
-            mem_level=compression.mem_level,
-            threshold=compression.threshold,
-        )
+#: Families of sockets that are TCP's.
+TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
-def prepare_socket(sock: Any, options: Options) -> None:
-    """Set what a TCP connection needs; a Unix socket needs nothing.
+def socket_options(options: Options) -> list[tuple[int, int, int]]:
+    """Return what is set on a TCP connection, as arguments of `setsockopt`.
 
     While the application's full queue keeps the peer's bytes from being read, Pongs are not seen and
     the keepalive holds nothing against it. A dead peer is then found by the system, in the time that
     the keepalive would have taken.
     """
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
     # A frame goes out when it is written; corking is done here, not by the kernel.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    wanted = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     interval, timeout = options.ping_interval, options.ping_timeout
     if interval is None or timeout is None or not hasattr(socket, "TCP_KEEPIDLE"):
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(interval))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(timeout / 4))
+        return wanted
+    wanted.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+    wanted.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(interval)))
+    wanted.append((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(timeout / 4)))
     if options.write_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         # It counts for a peer that lives and does not read too, which is what write_timeout is about.
         seconds = max(interval + timeout, options.write_timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _whole_seconds(seconds) * 1000)
+        wanted.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _whole_seconds(seconds) * 1000))
+    return wanted
+
+
+def prepare_socket(sock: Any, options: Options) -> None:
+    """Set what a TCP connection needs; a Unix socket needs nothing."""
+    if sock.family in TCP_FAMILIES:
+        for option in socket_options(options):
+            sock.setsockopt(*option)
 
 
 def _whole_seconds(seconds: float) -> int:
     """Round up to what the system takes for its keepalive."""
     return min(math.ceil(seconds), 32767)
-
-
-def agree(request: Request, options: Options) -> Agreement:
-    """Check an upgrade request and choose what it offers, by the options (RFC 6455 section 4.2).
-
-    Raises:
-        InvalidHandshake: it is refused; the exception knows the HTTP status.
-        ValueError: if `options.subprotocols` is a callable that chose what was not offered.
-    """
-    key = check_request(request)
-    check_origin(request, options.origins)
-    subprotocol = select_subprotocol(request, options.subprotocols)
-    deflate = None
-    if isinstance(options.compression, Compression):
-        offers = request.headers.get_all("sec-websocket-extensions")
-        if offers:
-            # RFC 6455 section 9.1: a header that is not of its grammar fails the handshake.
-            deflate = negotiate_offer(parse_extensions(offers), options.compression)
-    return Agreement(key, subprotocol, deflate)
 
 
 def run_handler(ws: WebSocket, handler: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -158,7 +101,11 @@ def run_handler(ws: WebSocket, handler: Callable[..., Any], arguments: Mapping[s
     """
     code, reason = 1011, ""
     try:
-        handler(ws, **arguments)
+        if arguments:
+            handler(ws, **arguments)
+        else:
+            # Without another C frame, which the greenlet would keep while the handler waits.
+            handler(ws)
         code = 1000
     except gevent.GreenletExit:
         code = 1001
@@ -224,6 +171,9 @@ def send_last(sock: Any, data: bytes, timeout: float | None) -> None:
 def wake_reader(sock: Any) -> None:
     """Let a greenlet that waits for bytes from this socket go on with an OSError; answers still leave."""
     try:
+        if isinstance(sock, _socket.socket):
+            sock.shutdown(socket.SHUT_RD)
+            return
         # Not the method of an SSLSocket: that forgets how to encrypt.
         gevent.socket.socket.shutdown(sock, socket.SHUT_RD)
     except OSError:

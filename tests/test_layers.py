@@ -23,8 +23,8 @@ CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
 CONNECTION = {
-    "broadcast", "channel", "keepalive", "pong", "serving", "stats", "tls", "transport", "turn", "websocket",
-    "wire",
+    "agreement", "broadcast", "channel", "keepalive", "pong", "serving", "stacks", "stats", "tls",
+    "transport", "turn", "websocket", "wire",
 }  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {
@@ -36,7 +36,8 @@ BUILT_ON = {
     "locust": {"client"},
     "pywsgi": {"wsgi"},
     "routing": {"converters"},
-    "server": {"routing"},
+    "opening": {"accepting", "routing"},
+    "server": {"accepting", "opening", "routing"},
     "testing": {"server", "client", "wsgi", "routing"},
     "wsgi": {"routing"},
 }

@@ -447,18 +447,24 @@ def test_server_survives_the_want_of_descriptors() -> None:
 
 def test_accept_errors_of_the_peer_are_no_shortage(quiet: Any, monkeypatch: Any) -> None:
     """ECONNABORTED: that connection is gone, the next one is accepted at once, and nothing is said."""
-    from gevent.server import StreamServer
-
-    real = StreamServer.do_read
     failures = [ConnectionAbortedError(103, "Software caused connection abort")]
 
-    def do_read(self: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return real(self)
+    class Listener:
+        """The listening socket, whose next connection is gone when it is accepted."""
+
+        def __init__(self, sock: Any) -> None:
+            self.sock = sock
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.sock, name)
+
+        def _accept(self) -> Any:
+            if failures:
+                raise failures.pop()
+            return self.sock._accept()
 
     with serve(echo) as server:
-        monkeypatch.setattr(StreamServer, "do_read", do_read)
+        monkeypatch.setattr(server, "socket", Listener(server.socket))
         assert ask(server.address, PLAIN).status == 426
         assert not failures
         assert server._timer is None
