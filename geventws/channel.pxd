@@ -1,7 +1,8 @@
 cimport cython
 
 from geventws.protocol.connection cimport Connection
-from geventws.transport cimport Receiver, Transport
+from geventws.receiver cimport Receiver
+from geventws.transport cimport Transport
 from geventws.wire cimport current_greenlet, switch
 
 
@@ -27,7 +28,6 @@ cdef class Channel(Receiver):
     cdef object _receiving
     cdef bint _scheduled
     cdef object _senders
-    cdef list _sizes
     cdef bint _terminal
     cdef Transport _transport
     cdef tuple _urgent
@@ -45,12 +45,16 @@ cdef class Channel(Receiver):
     @cython.locals(core=Connection, event=int)
     cdef _decode(self)
     cdef bint _full(self)
-    @cython.locals(head=Py_ssize_t, queue=list, waiting=Py_ssize_t)
+    cdef Py_ssize_t _waiting(self)
+    @cython.locals(head=Py_ssize_t, queue=list)
     cdef _take(self)
     cdef _discard(self)
     cdef _resume(self)
     cdef _schedule(self)
-    cdef bint _wait_for_message(self, object timeout, bint iterating) except -1
+    cdef bint _wait(self) except -1
+    cdef _catch_up(self)
+    cdef _park(self)
+    cdef bint _wait_timed(self, object timeout) except -1
     cdef _current(self, object what)
     cdef bint _blocked(self, object current)
     @cython.locals(mine=bint)
@@ -67,5 +71,4 @@ cdef class Channel(Receiver):
     cdef bint _wait_ended(self, object timeout)
 
 
-cdef long long _UNLIMITED
 cdef int _NEED_DATA, _MESSAGE, _PONG, _MORE

@@ -23,10 +23,12 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 
 from .exceptions import ConcurrencyError, ConnectionClosed
+from .options import as_limit
 from .pong import PongQueue
 from .protocol.connection import Connection, Event
+from .receiver import Receiver
 from .tls import TLSTransport
-from .transport import Receiver, Transport
+from .transport import Transport
 from .wire import current_greenlet, switch
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Channel(Receiver):
         "__dict__", "__weakref__", "_after_fragments", "_closers", "_core", "_detail",
         "_discarding", "_fragment_sender", "_head", "_hub", "_keepalive", "_max_queue", "_max_queue_bytes",
         "_more", "_options", "_pongs", "_queue", "_queue_bytes", "_receiving", "_scheduled", "_senders",
-        "_sizes", "_terminal", "_transport", "_urgent", "_write_limit", "id", "keepalive_slot", "latency",
+        "_terminal", "_transport", "_urgent", "_write_limit", "id", "keepalive_slot", "latency",
         "messages_discarded", "messages_received", "messages_sent", "on_end",
     )  # fmt: skip
 
@@ -77,16 +79,15 @@ class Channel(Receiver):
         self._hub = hub
         self._core = core
         self._options = options
-        self._max_queue = _limit(options.max_queue)
-        self._max_queue_bytes = _limit(options.max_queue_bytes)
-        self._write_limit = _limit(options.write_limit)
+        self._max_queue = as_limit(options.max_queue)
+        self._max_queue_bytes = as_limit(options.max_queue_bytes)
+        self._write_limit = as_limit(options.write_limit)
         self.id = number
         self.latency: float | None = None
         self.messages_received = self.messages_sent = self.messages_discarded = 0
         self.on_end = on_end
-        # Lists with a head index: they cost an idle connection the least.
+        # Each message and its bytes, by turns, from a head index on; empty when all were taken.
         self._queue: list[Any] = []
-        self._sizes: list[int] = []
         self._head = self._queue_bytes = 0
         #: Bytes are here that were not decoded, because the queue or the turn was full.
         self._more = False
@@ -170,7 +171,7 @@ class Channel(Receiver):
                     self.messages_discarded += 1
                 else:
                     self._queue.append(core.message)
-                    self._sizes.append(core.message_size)
+                    self._queue.append(core.message_size)
                     self._queue_bytes += core.message_size
                 core.message = None
             elif event == _PONG:
@@ -186,7 +187,11 @@ class Channel(Receiver):
                 return
 
     def _full(self) -> bool:
-        return len(self._queue) - self._head >= self._max_queue or self._queue_bytes >= self._max_queue_bytes
+        return self._waiting() >= self._max_queue or self._queue_bytes >= self._max_queue_bytes
+
+    def _waiting(self) -> int:
+        """Return how many messages are in the queue."""
+        return (len(self._queue) - self._head) >> 1
 
     def _take(self) -> Any:
         """Take the first message off the queue."""
@@ -194,32 +199,28 @@ class Channel(Receiver):
         queue = self._queue
         message = queue[head]
         queue[head] = None
-        self._queue_bytes -= self._sizes[head]
-        head += 1
+        self._queue_bytes -= queue[head + 1]
+        head += 2
         if head == len(queue):
             queue.clear()
-            self._sizes.clear()
             head = 0
-        elif head >= 64 and head * 2 >= len(queue):
+        elif head >= 128 and head * 2 >= len(queue):
             del queue[:head]
-            del self._sizes[:head]
             head = 0
         self._head = head
         self.messages_received += 1
         # In a callback that handles input, that goes on by itself.
         if self._transport.paused and not self._transport.corked:
             # Not at every message: at half of what makes it full.
-            waiting = len(queue) - head
-            if waiting <= self._max_queue >> 1 and self._queue_bytes <= self._max_queue_bytes >> 1:
+            if self._waiting() <= self._max_queue >> 1 and self._queue_bytes <= self._max_queue_bytes >> 1:
                 self._resume()
         return message
 
     def _discard(self) -> None:
         """Drop what is in the queue and all that comes."""
         self._discarding = True
-        self.messages_discarded += len(self._queue) - self._head
+        self.messages_discarded += self._waiting()
         self._queue.clear()
-        self._sizes.clear()
         self._head = self._queue_bytes = 0
         self._resume()
 
@@ -242,42 +243,51 @@ class Channel(Receiver):
         if (self._more or self._terminal) and not self._transport.ended:
             self._transport.take()
 
-    def _wait_for_message(self, timeout: float | None, iterating: bool) -> bool:
-        """Wait for a message in the queue, or raise as `receive`; False at a normal end if `iterating`."""
+    def _wait(self) -> bool:
+        """Return True when the queue holds a message, False if there will be none any more.
+
+        Small, as `_park` is: a greenlet's stack is copied at each switch, and kept while it waits.
+        """
         if self._receiving is not None:
             raise ConcurrencyError("another greenlet is receiving on this WebSocket")
         if self._more and self._core.budget > 0:
-            # The queue was full. Its owner is here: there is no need to go round by the hub.
-            self._decode()
-            self._transport.flush_unless_corked()
+            self._catch_up()
+        while not self._queue:
             if self._terminal:
-                self._schedule()
-            if self._queue:
-                return True
-        timer = None if timeout is None else gevent.Timeout.start_new(timeout)
+                self._act()
+            if self._core.phase != 0:
+                return False
+            self._park()
+        return True
+
+    def _catch_up(self) -> None:
+        """Decode what a full queue has kept back: its owner is here, no need to go round by the hub."""
+        self._decode()
+        self._transport.flush_unless_corked()
+        if self._terminal:
+            self._schedule()
+
+    def _park(self) -> None:
+        """Wait until there is something to look at for the greenlet that receives."""
+        if self._more:
+            self._schedule()
+        self._receiving = self._current("receive()")
         try:
-            while not self._queue:
-                if self._terminal:
-                    self._act()
-                if self._core.phase != 0:
-                    if iterating and self._core.close_ok():
-                        return False
-                    raise self._closed_error()
-                if self._more:
-                    self._schedule()
-                self._receiving = self._current("receive()")
-                try:
-                    switch(self._hub)
-                finally:
-                    self._receiving = None
+            switch(self._hub)
+        finally:
+            self._receiving = None
+
+    def _wait_timed(self, timeout: float) -> bool:
+        """As `_wait`; raises TimeoutError after `timeout` seconds."""
+        timer = gevent.Timeout.start_new(timeout)
+        try:
+            return self._wait()
         except gevent.Timeout as expired:
             if expired is not timer:
                 raise
             raise TimeoutError(f"no message within {timeout:g} seconds") from None
         finally:
-            if timer is not None:
-                timer.close()
-        return True
+            timer.close()
 
     def _current(self, what: str) -> Any:
         """Return the greenlet that is about to wait."""
@@ -341,7 +351,7 @@ class Channel(Receiver):
         finally:
             self._urgent = tuple(other for other in self._urgent if other is not current)
 
-    def _wake_senders(self) -> None:
+    def handle_drained(self) -> None:
         """Let greenlets that wait to send go on, in their order; in the hub."""
         while self._senders is not None:
             sender = self._senders[0]
@@ -352,14 +362,10 @@ class Channel(Receiver):
                 self._senders = None
             switch(sender)
 
-    def handle_drained(self) -> None:
-        """Bytes that waited have been written."""
-        self._wake_senders()
-
     def _on_fragments_done(self) -> None:
         """The callback behind a message in fragments: others may send again."""
         try:
-            self._wake_senders()
+            self.handle_drained()
         except BaseException as error:
             self._transport.crash(error)
 
@@ -455,7 +461,7 @@ class Channel(Receiver):
         try:
             if self._receiving is not None:
                 switch(self._receiving)
-            self._wake_senders()
+            self.handle_drained()
             if self._transport.ended:
                 if self._pongs is not None:
                     self._pongs.end(self._closed_error())
@@ -487,13 +493,4 @@ class Channel(Receiver):
         return self._transport.ended
 
 
-def _limit(value: int | None) -> int:
-    """Return a limit that can be compared with; None is one that is never reached."""
-    return _UNLIMITED if value is None else value
-
-
-_UNLIMITED = 2**62
-_NEED_DATA = int(Event.NEED_DATA)
-_MESSAGE = int(Event.MESSAGE)
-_PONG = int(Event.PONG)
-_MORE = int(Event.MORE)
+_NEED_DATA, _MESSAGE, _PONG, _MORE = map(int, (Event.NEED_DATA, Event.MESSAGE, Event.PONG, Event.MORE))

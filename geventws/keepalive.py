@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import math
-from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from .wire import monotonic
 
 if TYPE_CHECKING:
     from .channel import Channel

@@ -212,3 +212,8 @@ class Options:
             if not isinstance(item, str):
                 raise TypeError(f"{name} takes strings, not {item!r}")
         object.__setattr__(self, name, names)
+
+
+def as_limit(value: int | None) -> int:
+    """Return a limit that can be compared with; None is one that is never reached."""
+    return 2**62 if value is None else value

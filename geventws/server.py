@@ -113,7 +113,8 @@ class WebSocketServer(Opener):
         try:
             opened = self._open(sock, address)
             if opened is not None:
-                run_handler(*opened)
+                ws, handler, arguments = opened
+                run_handler(ws, handler, arguments)
         finally:
             self._serving -= 1
             if self._stopping:

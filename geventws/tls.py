@@ -15,7 +15,6 @@ from __future__ import annotations
 import ssl
 
 from .transport import Transport
-from .turn import READ_SIZE
 
 __all__ = ["TLSTransport"]
 
@@ -84,15 +83,28 @@ class TLSTransport(Transport):
             self.crash(error)
 
     def _receive(self) -> int:
-        view = memoryview(self._buffer)
+        with memoryview(self._buffer) as view:
+            return self._receive_views((view,))
+
+    def _receive_block(self, wanted: int) -> int:
+        with self._core.block.room(wanted) as room, memoryview(self._buffer) as view:
+            return self._receive_views((room, view))
+
+    def _receive_views(self, views: tuple[memoryview, ...]) -> int:
+        """Read out what is decrypted, into one view after the other."""
         filled = 0
         try:
-            while filled < READ_SIZE:
-                count = self._socket.recv_into(view[filled:])
+            for view in views:
+                start = 0
+                count = -1
+                while start < len(view) and count:
+                    with view[start:] as free:
+                        count = self._socket.recv_into(free)
+                    start += count
+                    filled += count
                 if count == 0:
                     # The end of the stream; it comes again with the next read.
                     break
-                filled += count
         except ssl.SSLWantReadError:
             return filled or -1
         except ssl.SSLWantWriteError:
@@ -103,8 +115,6 @@ class TLSTransport(Transport):
             # What came before the error is handed over first; it comes again.
             if not filled:
                 raise
-        finally:
-            view.release()
         if filled:
             self._loop.run_callback(self._on_decrypted)
         return filled
@@ -115,17 +125,17 @@ class TLSTransport(Transport):
             chunks = self._core.out
             if not chunks:
                 return 0
-            held = chunks[0]
-            if self._offset or len(held) > _CHUNK:
-                held = held[self._offset : self._offset + _CHUNK]
-            elif len(chunks) > 1:
+            first = chunks[0]
+            if self._offset or len(first) > _CHUNK:
+                held = _octets(first[self._offset : self._offset + _CHUNK])
+            else:
                 size = 0
                 parts = []
                 for chunk in chunks:
                     size += len(chunk)
                     if size > _CHUNK:
                         break
-                    parts.append(chunk)
+                    parts.append(_octets(chunk))
                 held = b"".join(parts)
             self._remove(len(held))
             self._held = held
@@ -155,3 +165,7 @@ class TLSTransport(Transport):
         # The rest is read away encrypted as it is: the peer's close_notify, at least.
         Transport._end_output(self)
         return False
+
+
+def _octets(chunk: bytes | str) -> bytes:
+    return chunk.encode("ascii") if isinstance(chunk, str) else chunk

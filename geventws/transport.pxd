@@ -1,15 +1,9 @@
 cimport cython
 
 from geventws.protocol.connection cimport Connection
+from geventws.receiver cimport Receiver
 from geventws.turn cimport Turn, Writer
-from geventws.wire cimport receive_into, send_chunks
-
-
-cdef class Receiver:
-    cpdef handle_input(self)
-    cpdef handle_drained(self)
-    cpdef handle_end(self, object detail)
-    cpdef handle_error(self, object error)
+from geventws.wire cimport monotonic, receive_block, receive_into, send_chunks
 
 
 cdef class Transport(Writer):
@@ -44,8 +38,9 @@ cdef class Transport(Writer):
     cdef readonly bint write_timed_out
 
     cpdef start(self, bytes data)
-    @cython.locals(count=Py_ssize_t)
+    @cython.locals(core=Connection, behind=Py_ssize_t, count=Py_ssize_t, wanted=Py_ssize_t)
     cdef _read(self)
+    cdef Py_ssize_t _receive_block(self, Py_ssize_t wanted) except -2
     cdef Py_ssize_t _receive(self) except -2
     @cython.locals(receiver=Receiver)
     cdef _take(self, bint lent)
@@ -64,7 +59,7 @@ cdef class Transport(Writer):
     cdef _break(self, object detail)
     @cython.locals(chunks=list, count=Py_ssize_t)
     cdef Py_ssize_t _send(self) except -2
-    @cython.locals(chunks=list, whole=Py_ssize_t, chunk=bytes)
+    @cython.locals(chunks=list, whole=Py_ssize_t)
     cdef _remove(self, Py_ssize_t count)
     cdef _block(self)
     cdef _wait_writable(self)
@@ -80,3 +75,6 @@ cdef class Transport(Writer):
     cpdef end(self, object detail)
     @cython.locals(receiver=Receiver)
     cpdef crash(self, object error)
+
+
+cdef int _LARGE_READS

@@ -20,20 +20,23 @@ from __future__ import annotations
 
 import logging
 import socket
-from time import monotonic
 from typing import Any
 
 from .protocol.closing import Phase
 from .protocol.connection import Connection
+from .receiver import Receiver
 from .turn import Writer, turn_of
-from .wire import receive_into, send_chunks
+from .wire import monotonic, receive_block, receive_into, send_chunks
 
-__all__ = ["Receiver", "Transport"]
+__all__ = ["Transport"]
 
 logger = logging.getLogger("geventws")
 
 #: Bytes gathered for one system call while input is still being handled ("corking").
 CORK_LIMIT = 64 * 1024
+
+#: Reads of one connection in one turn, where a large payload fills them all.
+_LARGE_READS = 4
 
 #: Bytes that are read away, at the most, while the peer ends TCP.
 LINGER_BYTES = 32 * 1024 * 1024
@@ -42,28 +45,6 @@ LINGER_BYTES = 32 * 1024 * 1024
 _GRACE = 0.05
 
 _READ, _WRITE = 1, 2
-
-
-class Receiver:
-    """What a transport tells of its connection; all of it is called in the hub."""
-
-    __slots__ = ()
-
-    def handle_input(self) -> None:
-        """The protocol was fed: take its events."""
-        raise NotImplementedError
-
-    def handle_drained(self) -> None:
-        """Bytes that waited have been written."""
-        raise NotImplementedError
-
-    def handle_end(self, detail: str) -> None:
-        """TCP is over; `detail` says why where that was not the end of a closing handshake."""
-        raise NotImplementedError
-
-    def handle_error(self, error: BaseException) -> None:
-        """Something raised in a callback. The connection must be ended."""
-        raise NotImplementedError
 
 
 class Transport(Writer):
@@ -103,6 +84,7 @@ class Transport(Writer):
         self._socket = sock
         self._descriptor: int = sock.fileno()
         self._core = core
+        core.direct = True
         self._receiver: Receiver | None = receiver
         self._hub = hub
         self._loop = hub.loop
@@ -152,23 +134,41 @@ class Transport(Writer):
             self.crash(error)
 
     def _read(self) -> None:
-        """Receive once and hand over what came."""
-        try:
-            count = self._receive()
-        except OSError as error:
-            self.end(_describe(error))
-            return
-        if count > 0:
+        """Receive and hand over what came: once, or a few times while one large payload comes.
+
+        Between those its pieces are unmasked while they are still in the processor's cache.
+        """
+        core = self._core
+        for _ in range(_LARGE_READS):
+            wanted = core.wanted
+            try:
+                count = self._receive_block(wanted) if wanted else self._receive()
+            except OSError as error:
+                self.end(_describe(error))
+                return
+            if count <= 0:
+                if count == 0:
+                    self._receive_end()
+                return
             self.last_received = monotonic()
             self.bytes_received += count
-            self._core.feed(self._buffer, count)
+            behind = count
+            if wanted:
+                # The payload stands where it stays; only what is behind it is in the buffer.
+                core.feed_block(min(count, wanted))
+                behind = max(count - wanted, 0)
+            core.feed(self._buffer, behind)
             self._take(True)
-        elif count == 0:
-            self._receive_end()
+            if count < wanted or core.wanted == 0 or self.paused or self.ended:
+                return
 
     def _receive(self) -> int:
         """Receive into the buffer; as `receive_into`."""
         return receive_into(self._descriptor, self._buffer)
+
+    def _receive_block(self, wanted: int) -> int:
+        """Receive `wanted` bytes to where they stay, and what is behind them into the buffer."""
+        return receive_block(self._descriptor, self._core.block, wanted, self._buffer)
 
     def _take(self, lent: bool) -> None:
         """Let the receiver take the protocol's events; what it answers leaves in one piece."""

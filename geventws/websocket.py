@@ -165,10 +165,14 @@ class WebSocket(Channel):
                 made the WebSocket and it would have to wait.
             TypeError, ValueError: for a timeout that is no number or negative, if it would have to wait.
         """
-        if self._head >= len(self._queue):
-            if timeout is not None:
+        if not self._queue:
+            if timeout is None:
+                found = self._wait()
+            else:
                 check_timeout(timeout)
-            self._wait_for_message(timeout, False)
+                found = self._wait_timed(timeout)
+            if not found:
+                raise self._closed_error()
         return self._take()
 
     recv = receive
@@ -178,8 +182,10 @@ class WebSocket(Channel):
         return self
 
     def __next__(self) -> Any:
-        if self._head >= len(self._queue) and not self._wait_for_message(None, True):
-            raise StopIteration
+        if not self._queue and not self._wait():
+            if self._core.close_ok():
+                raise StopIteration
+            raise self._closed_error()
         return self._take()
 
     def discard_messages(self) -> None:

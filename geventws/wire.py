@@ -7,11 +7,15 @@ import system where it was built.
 from __future__ import annotations
 
 import os
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
-__all__ = ["current_greenlet", "receive_into", "send_chunks", "switch"]
+if TYPE_CHECKING:
+    from .protocol.block import Block
+
+__all__ = ["current_greenlet", "monotonic", "receive_block", "receive_into", "send_chunks", "switch"]
 
 #: How many chunks go out in one system call.
 MAX_CHUNKS = 64
@@ -33,12 +37,35 @@ def receive_into(descriptor: int, buffer: bytearray) -> int:
         return -1
 
 
-def send_chunks(descriptor: int, chunks: list[bytes], offset: int, last: bool = False) -> int:
+def receive_block(descriptor: int, block: Block, count: int, buffer: bytearray) -> int:
+    """Receive what has come, without waiting: `count` bytes behind the end of a block, then into a buffer.
+
+    Args:
+        descriptor: the socket's.
+        block: it has room for them, see `Block.reserve`. They are not its own until `Block.commit`.
+        count: at least one.
+        buffer: where what comes behind them is put.
+
+    Returns:
+        How many bytes have come, in both together; 0 at the end of the stream; -1 if nothing has come.
+
+    Raises:
+        OSError: if the connection was reset, and the like.
+        IndexError: if the block has no room.
+    """
+    try:
+        with block.room(count) as room:
+            return os.readv(descriptor, [room, buffer])
+    except (BlockingIOError, InterruptedError):
+        return -1
+
+
+def send_chunks(descriptor: int, chunks: list[bytes | str], offset: int, last: bool = False) -> int:
     """Send as much as goes out without waiting, in one system call.
 
     Args:
         descriptor: the socket's.
-        chunks: what to send, at least one.
+        chunks: what to send, at least one: bytes, or str of ASCII.
         offset: bytes of the first chunk to leave out.
         last: our side of the stream is ended next, and the system may wait for that. Python cannot tell
             it; the bytes are the same.
@@ -51,12 +78,20 @@ def send_chunks(descriptor: int, chunks: list[bytes], offset: int, last: bool = 
     """
     try:
         if len(chunks) == 1 and not offset:
-            return os.write(descriptor, chunks[0])
-        if not offset:
-            return os.writev(descriptor, chunks[:MAX_CHUNKS])
-        return os.writev(descriptor, [memoryview(chunks[0])[offset:], *chunks[1:MAX_CHUNKS]])
+            return os.write(descriptor, _octets(chunks[0]))
+        first, *others = map(_octets, chunks[:MAX_CHUNKS])
+        return os.writev(descriptor, [memoryview(first)[offset:], *others])
     except (BlockingIOError, InterruptedError):
         return -1
+
+
+def _octets(chunk: bytes | str) -> bytes:
+    return chunk.encode("ascii") if isinstance(chunk, str) else chunk
+
+
+def monotonic() -> float:
+    """Return the time in seconds, as `time.monotonic`."""
+    return time.monotonic()
 
 
 def current_greenlet() -> Any:

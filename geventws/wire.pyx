@@ -12,7 +12,13 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EINTR, errno
 
-__all__ = ["current_greenlet", "receive_into", "send_chunks", "switch"]
+from geventws.protocol.block cimport Block
+
+__all__ = ["current_greenlet", "monotonic", "receive_block", "receive_into", "send_chunks", "switch"]
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    bint is_ascii "PyUnicode_IS_COMPACT_ASCII" (object text)
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
@@ -26,6 +32,7 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec *msg_iov
         size_t msg_iovlen
     ssize_t sendmsg(int descriptor, const msghdr *message, int flags)
+    ssize_t recvmsg(int descriptor, msghdr *message, int flags)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
@@ -48,6 +55,13 @@ cdef extern from "greenlet.h":
     PyObject *PyGreenlet_Switch(PyGreenlet *target, PyObject *args, PyObject *kwargs)
     void PyGreenlet_Import() except *
 
+cdef extern from "<time.h>" nogil:
+    int CLOCK_MONOTONIC
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+
 PyGreenlet_Import()
 
 cdef enum:
@@ -63,20 +77,46 @@ cpdef Py_ssize_t receive_into(int descriptor, bytearray buffer) except -2:
     return count
 
 
+cpdef Py_ssize_t receive_block(int descriptor, Block block, Py_ssize_t count, bytearray buffer) except -2:
+    if block is None or buffer is None:
+        # To Cython None is one of each too.
+        raise TypeError("bytes are received into a block and a bytearray")
+    cdef iovec vector[2]
+    cdef msghdr message
+    cdef ssize_t received
+    vector[0].iov_base = block.place(count)
+    vector[0].iov_len = count
+    vector[1].iov_base = PyByteArray_AS_STRING(buffer)
+    vector[1].iov_len = PyByteArray_GET_SIZE(buffer)
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = vector
+    message.msg_iovlen = 2
+    received = recvmsg(descriptor, &message, MSG_DONTWAIT)
+    if received < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return -1
+        PyErr_SetFromErrno(OSError)
+    return received
+
+
 cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset, bint last=False) except -2:
     cdef iovec vector[MAX_CHUNKS]
     cdef msghdr message
     cdef ssize_t count
     cdef Py_ssize_t used = 0
     cdef object chunk
-    cdef Py_ssize_t length = len(chunks)
-    if length == 0:
+    cdef Py_ssize_t length
+    if len(chunks) == 0:
         return 0
     for chunk in chunks:
-        if not PyBytes_Check(chunk):
-            raise TypeError("a chunk is bytes")
-        vector[used].iov_base = PyBytes_AS_STRING(chunk)
-        vector[used].iov_len = PyBytes_GET_SIZE(chunk)
+        if PyBytes_Check(chunk):
+            vector[used].iov_base = PyBytes_AS_STRING(chunk)
+            vector[used].iov_len = PyBytes_GET_SIZE(chunk)
+        elif isinstance(chunk, str) and is_ascii(chunk):
+            vector[used].iov_base = <void *>PyUnicode_AsUTF8AndSize(chunk, &length)
+            vector[used].iov_len = length
+        else:
+            raise TypeError("a chunk is bytes, or str of ASCII")
         used += 1
         if used == MAX_CHUNKS:
             break
@@ -99,6 +139,12 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset, bin
             return -1
         PyErr_SetFromErrno(OSError)
     return count
+
+
+cpdef double monotonic() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cpdef object current_greenlet():

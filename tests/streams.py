@@ -62,6 +62,7 @@ class Script(NamedTuple):
     options: dict[str, Any]
     deflate: dict[str, Any] | None
     actions: list[tuple[Any, ...]]
+    direct: bool = False
 
 
 def exclusive_or(data: bytes, key: bytes) -> bytes:
@@ -324,7 +325,7 @@ def random_script(rng: random.Random) -> Script:
     if rng.random() < 0.5:
         actions += random_local(rng)
         actions += random_local(rng)
-    return Script(options, deflate, actions)
+    return Script(options, deflate, actions, direct=rng.random() < 0.5)
 
 
 def describe(error: BaseException | None) -> Any:
@@ -363,6 +364,12 @@ def act(build: Build, connection: Any, action: tuple[Any, ...], lent: bytearray)
     name = action[0]
     if name == "receive":
         _, data, limit, lend = action
+        if connection.wanted:
+            count = min(connection.wanted, len(data))
+            with connection.block.room(connection.wanted) as room:
+                room[:count] = data[:count]
+            connection.feed_block(count)
+            data = data[count:]
         if lend and len(data) <= len(lent):
             lent[: len(data)] = data
             connection.feed(lent, len(data))
@@ -408,6 +415,7 @@ def record(build: Build, script: Script) -> list[Any]:
     build.keys._keys[:] = [at.to_bytes(4, "little") for at in range(0x9E3779B1, 0x9E3779B1 + 400)]
     deflate = None if script.deflate is None else build.deflate.DeflateParameters(**script.deflate)
     connection = build.connection.Connection(deflate=deflate, **script.options)
+    connection.direct = script.direct
     lent = bytearray(512)
     transcript: list[Any] = []
     for action in script.actions:

@@ -23,7 +23,7 @@ CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
 CONNECTION = {
-    "agreement", "broadcast", "channel", "keepalive", "pong", "serving", "stacks", "stats", "tls",
+    "agreement", "broadcast", "channel", "keepalive", "pong", "receiver", "serving", "stacks", "stats", "tls",
     "transport", "turn", "websocket", "wire",
 }  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.

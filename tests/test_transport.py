@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import gevent
 import pytest
+from streams import encode
 from support import (
     LoopCounter,
     RawClient,
@@ -24,7 +26,8 @@ from support import (
 
 from geventws.protocol.closing import Phase
 from geventws.protocol.connection import Connection, Event
-from geventws.transport import LINGER_BYTES, Receiver, Transport
+from geventws.receiver import Receiver
+from geventws.transport import LINGER_BYTES, Transport
 from geventws.turn import READ_SIZE
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -161,14 +164,49 @@ def test_answers_leave_in_one_system_call(pure_only: None, monkeypatch: pytest.M
 
 
 def test_a_turn_reads_a_bounded_part_of_a_flood() -> None:
-    """Each turn of the loop reads from one connection once, READ_SIZE at most."""
-    size = 4 * READ_SIZE
+    """Each turn of the loop reads from one connection 1.5 MiB at most, and that only of a large payload."""
+    size = 8 * 1024 * 1024
     with linked(max_message_size=None) as link, LoopCounter() as turns:
         sending = gevent.spawn(link.peer.send, binary(bytes(size)))
         wait_until(lambda: link.receiver.messages)
         sending.get(timeout=10)
-        assert link.receiver.inputs >= 4
-        assert link.receiver.inputs <= turns.count + 1
+        assert turns.count >= 5
+    with linked() as link, LoopCounter() as turns:
+        sending = gevent.spawn(link.peer.send, *[text("x" * 1000)] * 1000)
+        wait_until(lambda: len(link.receiver.messages) == 1000)
+        sending.get(timeout=10)
+        # What is small is read once a turn, READ_SIZE at most.
+        assert 1_000_000 // READ_SIZE <= link.receiver.inputs <= turns.count + 1
+
+
+@pytest.mark.parametrize("size", [4095, 4096, 65_535, 65_536, 300_000, 3_000_000])
+def test_large_messages_one_after_the_other(size: int) -> None:
+    """Their payloads are received to where they stay, and what is behind them is not lost."""
+    octets = random.Random(size).randbytes(size)
+    letters = "".join(map(chr, random.Random(size).choices(range(32, 127), k=size)))
+    greek = "κόσμε" * (size // 10) + "x" * (size % 10)
+    with linked(max_message_size=None) as link:
+        sending = gevent.spawn(
+            link.peer.send,
+            encode(0x82, octets, b"\x37\xfa\x21\x3d"),
+            text("between"),
+            encode(0x81, letters.encode(), b"\x37\xfa\x21\x3d"),
+            binary(octets),
+            text(greek),
+            ping(b"p"),
+        )
+        for expected in (octets, b"between", letters.encode(), octets, greek.encode()):
+            assert link.peer.read_frame()[1] == expected
+        link.peer.expect(0x8A, b"p")
+        sending.get(timeout=10)
+        assert link.receiver.messages == [octets, "between", letters, octets, greek]
+
+
+def test_text_that_is_not_utf8_fails_a_large_frame_before_its_end() -> None:
+    with linked() as link:
+        frame = binary(b"a" * 50_000 + b"\xff" + b"a" * 50_000)
+        link.peer.send(b"\x81" + frame[1:60_000])
+        link.peer.expect_close(1007)
 
 
 def test_a_paused_transport_reads_nothing_until_it_goes_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import gevent
@@ -11,7 +12,8 @@ import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 from support import reset, socket_pair
 
-from geventws.wire import receive_into, send_chunks, switch
+from geventws.protocol.block import Block
+from geventws.wire import monotonic, receive_block, receive_into, send_chunks, switch
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -75,6 +77,70 @@ def test_receive_into_raises_on_a_reset(pair: Pair) -> None:
 def test_receive_into_a_bad_descriptor() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         receive_into(-1, bytearray(8))
+
+
+def test_receive_block_fills_the_block_first(pair: Pair) -> None:
+    ours, theirs = pair
+    block = Block()
+    block.append(b"..")
+    block.reserve(5)
+    buffer = bytearray(b"..........")
+    theirs.sendall(b"Hello, you")
+    assert receive_block(ours.fileno(), block, 5, buffer) == 10
+    assert block.size == 2
+    block.commit(5, None, 0)
+    assert block.take() == b"..Hello"
+    assert buffer == b", you....."
+
+
+def test_receive_block_of_less_than_that(pair: Pair) -> None:
+    ours, theirs = pair
+    block = Block()
+    block.reserve(1000)
+    theirs.sendall(b"Hello")
+    buffer = bytearray(2)
+    assert receive_block(ours.fileno(), block, 1000, buffer) == 5
+    block.commit(5, None, 0)
+    assert receive_block(ours.fileno(), block, 995, buffer) == -1
+    theirs.sendall(b"Hello")
+    # Fewer than there is room for: the others go to the buffer, as far as it goes.
+    assert receive_block(ours.fileno(), block, 1, buffer) == 3
+    assert buffer == b"el"
+    theirs.shutdown(socket.SHUT_WR)
+    assert receive_block(ours.fileno(), block, 1, buffer) == 2
+    assert receive_block(ours.fileno(), block, 1, buffer) == 0
+    assert block.take() == b"Hello"
+
+
+def test_receive_block_needs_room(pair: Pair) -> None:
+    with pytest.raises(IndexError, match="octets outside of the block"):
+        receive_block(pair[0].fileno(), Block(), 1, bytearray(8))
+
+
+def test_receive_block_raises_on_a_reset(pair: Pair) -> None:
+    ours, theirs = pair
+    block = Block()
+    block.reserve(1)
+    reset(theirs)
+    with pytest.raises(ConnectionResetError):
+        receive_block(ours.fileno(), block, 1, bytearray(8))
+
+
+@pytest.mark.parametrize("chunks", [["Hello"], ["He", b"ll", "o"]])
+def test_send_chunks_takes_text_of_ascii(pair: Pair, chunks: list[bytes | str]) -> None:
+    ours, theirs = pair
+    assert send_chunks(ours.fileno(), chunks, 1) == 4
+    assert theirs.recv(100) == b"ello"
+
+
+def test_send_chunks_takes_no_other_text(pair: Pair) -> None:
+    with pytest.raises((TypeError, UnicodeEncodeError)):
+        send_chunks(pair[0].fileno(), ["é"], 0)
+
+
+def test_monotonic_is_the_clock_of_the_standard_library() -> None:
+    before = time.monotonic()
+    assert before <= monotonic() <= time.monotonic()
 
 
 def test_send_chunks(pair: Pair) -> None:

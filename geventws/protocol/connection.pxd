@@ -1,5 +1,6 @@
 cimport cython
 
+from geventws.protocol.block cimport Block
 from geventws.protocol.contexts cimport Deflater
 from geventws.protocol.frames cimport FrameReader
 from geventws.protocol.masking cimport build_frame, build_header
@@ -17,6 +18,7 @@ cdef class Connection:
     cdef Py_ssize_t _threshold
     cdef readonly object close_received
     cdef readonly object close_sent
+    cdef public bint direct
     cdef readonly object error
     cdef public long long budget
     cdef public bint hold_pongs
@@ -27,8 +29,10 @@ cdef class Connection:
     cdef readonly int phase
     cdef readonly bytes pong
     cdef readonly object received_first
+    cdef readonly long long wanted
 
     cpdef feed(self, bytearray buffer, Py_ssize_t end)
+    cpdef feed_block(self, Py_ssize_t count)
     cpdef keep(self)
     cpdef int next_event(self) except -1
     @cython.locals(frames=FrameReader, messages=MessageReader, event=int, message=object)
@@ -38,7 +42,7 @@ cdef class Connection:
     cdef _go_inert(self)
     cpdef release_pongs(self)
     cpdef receive_end(self)
-    @cython.locals(frame=bytes, data=bytes, header=bytes)
+    @cython.locals(frame=bytes, header=bytes)
     cdef _put(self, int first, object payload)
     cpdef check_open(self)
     @cython.locals(text=bint)

@@ -33,6 +33,7 @@ from .messages import MessageReader
 from .shared import SharedMessage
 
 if TYPE_CHECKING:
+    from .block import Block
     from .deflate import DeflateParameters
 
 __all__ = ["Connection", "Event"]
@@ -59,8 +60,8 @@ class Connection:
     """The protocol of one connection, for either role.
 
     Attributes:
-        out: frames to be written, in order, as bytes objects (a large one in two); whoever writes them
-            removes them.
+        out: frames to be written, in order, as bytes objects (a large one in two), but see `direct`;
+            whoever writes them removes them.
         out_size: bytes put into `out` so far; whoever removes them subtracts.
         message: the message of the last event MESSAGE, str or bytes.
         message_size: its bytes, after inflating.
@@ -69,6 +70,10 @@ class Connection:
         close_received, close_sent: the Close frames, or None.
         received_first: the peer's Close came before ours; None unless both were exchanged.
         error: what the connection was failed for, or None.
+        direct: whoever reads and writes for this one looks at `wanted`, and takes a str of ASCII for its
+            bytes in `out`. What is large is not copied then.
+        wanted: so many of the bytes that come next belong to one payload, and may be received straight
+            behind the end of `block`; 0 mostly, and always unless `direct`. Next: `feed_block`.
         budget: what `next_event` may still handle: one for each frame and one for each 8 KiB of a
             message. Whoever wants to do something else in between sets it; it is not limited before.
         hold_pongs: while True, only the latest Ping is remembered instead of being answered (RFC 6455
@@ -87,6 +92,7 @@ class Connection:
         "budget",
         "close_received",
         "close_sent",
+        "direct",
         "error",
         "hold_pongs",
         "message",
@@ -96,6 +102,7 @@ class Connection:
         "phase",
         "pong",
         "received_first",
+        "wanted",
     )
 
     def __init__(
@@ -143,7 +150,7 @@ class Connection:
         self._held_ping: bytes | None = None
         #: Nothing of what comes is looked at any more.
         self._inert = False
-        self.out: list[bytes] = []
+        self.out: list[bytes | str] = []
         self.out_size = 0
         self.message: str | bytes | None = None
         self.message_size = 0
@@ -155,6 +162,8 @@ class Connection:
         self.error: ProtocolError | None = None
         self.hold_pongs = False
         self.budget = 2**62
+        self.direct = False
+        self.wanted = 0
 
     # What comes in
 
@@ -172,8 +181,30 @@ class Connection:
         Next: call `next_event` until it gives NEED_DATA, or `keep`; before that the buffer must not
         be used for anything else, and its bytes may be changed.
         """
+        self.wanted = 0
         if not self._inert:
             self._frames.feed(buffer, end)
+
+    @property
+    def block(self) -> Block:
+        """Where `wanted` bytes may be received; there is none while that is 0."""
+        block = self._messages.block
+        assert block is not None
+        return block
+
+    def feed_block(self, count: int) -> None:
+        """Receive `count` bytes that stand behind the end of `block` already, `wanted` at the most.
+
+        Next: `feed` what was received behind them, then as there.
+
+        Raises:
+            ValueError: for another count.
+        """
+        if not 0 <= count <= self.wanted:
+            raise ValueError(f"{count} bytes where {self.wanted} were wanted")
+        if count:
+            self._frames.commit(self.block, count)
+        self.wanted = 0
 
     def keep(self) -> None:
         """Copy what was not looked at yet out of the lent buffer."""
@@ -232,6 +263,8 @@ class Connection:
                         return 1
                 elif frames.in_frame:
                     frames.keep()
+                    if self.direct:
+                        self.wanted = messages.reserve(frames)
                     return 0
             elif not frames.has_whole_payload():
                 frames.keep()
@@ -261,6 +294,7 @@ class Connection:
 
     def _go_inert(self) -> None:
         self._inert = True
+        self.wanted = 0
         self._frames.drop()
         self._messages.close()
 
@@ -290,7 +324,9 @@ class Connection:
         """Put one frame into `out`, whole."""
         if len(payload) >= _LARGE and not self._client:
             # Not copied behind its header: the system joins them.
-            data = payload.encode() if isinstance(payload, str) else payload
+            data = payload
+            if isinstance(data, str) and not (self.direct and data.isascii()):
+                data = data.encode()
             header = build_header(first, len(data))
             self.out.append(header)
             self.out.append(data)

@@ -1,5 +1,6 @@
 cimport cython
 
+from geventws.protocol.block cimport Block
 from geventws.protocol.masking cimport read_key, unmask, unmask_text
 
 
@@ -29,6 +30,10 @@ cdef class FrameReader:
     cpdef bint has_whole_payload(self)
     @cython.locals(start=Py_ssize_t, count="long long", data=bytes)
     cpdef bytes take(self)
+    @cython.locals(start=Py_ssize_t, count="long long")
+    cpdef take_into(self, Block block)
+    cpdef commit(self, Block block, Py_ssize_t count)
+    cdef int _phase(self)
     @cython.locals(start=Py_ssize_t, text=str)
     cpdef str take_text(self)
 

@@ -10,6 +10,7 @@ Hot: compiled with frames.pxd (`benchmarks/micro.py`, row "decode").
 from __future__ import annotations
 
 from ..exceptions import InvalidFrame
+from .block import Block
 from .masking import read_key, unmask, unmask_text
 
 __all__ = ["FrameReader"]
@@ -174,10 +175,30 @@ class FrameReader:
         if count >= self.remaining:
             count = self.remaining
             self.in_frame = False
-        data = unmask(self._buffer, start, start + count, self._key, (self.length - self.remaining) & 3)
+        data = unmask(self._buffer, start, start + count, self._key, self._phase())
         self._position = start + count
         self.remaining -= count
         return data
+
+    def take_into(self, block: Block) -> None:
+        """Take as much of the payload as is here, unmasked, to the end of a block."""
+        start = self._position
+        count = self._end - start
+        if count >= self.remaining:
+            count = self.remaining
+            self.in_frame = False
+        block.append_masked(self._buffer, start, start + count, self._key, self._phase())
+        self._position = start + count
+        self.remaining -= count
+
+    def commit(self, block: Block, count: int) -> None:
+        """Take payload that was received behind the end of a block."""
+        block.commit(count, self._key, self._phase())
+        self.remaining -= count
+
+    def _phase(self) -> int:
+        """Return the octet of the masking key that belongs to the payload's next one."""
+        return (self.length - self.remaining) & 3
 
     def take_text(self) -> str:
         """Take a whole payload that is here, unmasked and decoded.

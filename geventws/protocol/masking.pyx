@@ -17,6 +17,8 @@ cdef extern from "Python.h":
     str PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
     bytes PyUnicode_AsUTF8String(object text)
     bint PyUnicode_IS_ASCII "PyUnicode_IS_COMPACT_ASCII" (object text)
+    str PyUnicode_New(Py_ssize_t size, Py_UCS4 maximum)
+    void *PyUnicode_DATA(object text) noexcept
 
 
 cdef void xor(char *target, const char *source, Py_ssize_t length, const char *key, int phase) noexcept nogil:
@@ -39,7 +41,34 @@ cdef void xor(char *target, const char *source, Py_ssize_t length, const char *k
         i += 1
 
 
-cdef int check(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key, int phase) except -1:
+cdef bint xor_ascii(char *target, const char *source, Py_ssize_t length, const char *key) noexcept nogil:
+    """As `xor` from phase 0, to another place; False as soon as something is not ASCII."""
+    cdef char turned[8]
+    cdef uint64_t mask, word, seen
+    cdef Py_ssize_t i, end
+    for i in range(8):
+        turned[i] = key[i & 3]
+    memcpy(&mask, turned, 8)
+    i = 0
+    while i < length:
+        seen = 0
+        end = min(i + 4096, length)
+        while i + 8 <= end:
+            memcpy(&word, source + i, 8)
+            word ^= mask
+            seen |= word
+            memcpy(target + i, &word, 8)
+            i += 8
+        while i < end:
+            target[i] = source[i] ^ turned[i & 7]
+            seen |= <unsigned char>target[i]
+            i += 1
+        if seen & <uint64_t>0x8080808080808080:
+            return False
+    return True
+
+
+cdef int check_octets(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key) except -1:
     """Raise unless the octets lie in the buffer and the key is one."""
     if buffer is None:
         # To Cython None is a bytearray too.
@@ -61,7 +90,7 @@ cpdef bytes read_key(bytearray buffer, Py_ssize_t position):
 
 
 cpdef bytes unmask(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key, int phase):
-    check(buffer, start, end, key, phase)
+    check_octets(buffer, start, end, key)
     cdef char *source = PyByteArray_AS_STRING(buffer) + start
     if key is None:
         return PyBytes_FromStringAndSize(source, end - start)
@@ -71,9 +100,15 @@ cpdef bytes unmask(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key
 
 
 cpdef str unmask_text(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes key):
-    check(buffer, start, end, key, 0)
+    check_octets(buffer, start, end, key)
     cdef char *source = PyByteArray_AS_STRING(buffer) + start
+    cdef str text
     if key is not None:
+        if end > start:
+            # Text is ASCII mostly: its octets and its characters are the same, and one pass does both.
+            text = PyUnicode_New(end - start, 127)
+            if xor_ascii(<char *>PyUnicode_DATA(text), source, end - start, PyBytes_AS_STRING(key)):
+                return text
         xor(source, source, end - start, PyBytes_AS_STRING(key), 0)
     return PyUnicode_DecodeUTF8(source, end - start, NULL)
 

@@ -9,16 +9,18 @@ Hot: compiled with messages.pxd (`benchmarks/micro.py`, row "decode").
 
 from __future__ import annotations
 
-import codecs
-import io
-
 from ..exceptions import InvalidFrame, InvalidPayload, MessageTooBig, RemoteProtocolError
+from .block import Block
 from .contexts import Inflater
 from .frames import FrameReader
 
 __all__ = ["MessageReader"]
 
-_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+#: Bytes of one read that go straight to where they stay; another connection's turn comes after that.
+_MOST_DIRECT = 256 * 1024
+
+#: From this many missing bytes on that is worth it.
+_LEAST_DIRECT = 4 * 1024
 
 
 class MessageReader:
@@ -26,12 +28,11 @@ class MessageReader:
 
     Attributes:
         size: bytes of the message that was returned last, after inflating.
+        block: what is here of the message that comes in pieces, or None.
     """
 
     __slots__ = (
-        "_binary",
         "_compressed",
-        "_decoder",
         "_fragments",
         "_inflater",
         "_max_fragments",
@@ -39,6 +40,7 @@ class MessageReader:
         "_max_wire_size",
         "_text",
         "_wire_size",
+        "block",
         "expect_continuation",
         "size",
     )
@@ -58,10 +60,8 @@ class MessageReader:
         self._fragments = 0
         self._wire_size = 0
         self.size = 0
-        # One of the two while a message is in pieces: what came of a binary one, or of a text.
-        self._binary: bytearray | None = None
-        self._text: io.StringIO | None = None
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._text = False
+        self.block: Block | None = None
 
     def begin(self, frame: FrameReader) -> None:
         """Check a data frame whose header was just read.
@@ -87,7 +87,7 @@ class MessageReader:
             self._fragments = 0
             self._wire_size = 0
             self.size = 0
-            self._expect(frame.opcode == 1)
+            self._text = frame.opcode == 1
         self._fragments += 1
         # Empty fragments count too: they cost a peer two bytes each.
         if self._fragments > self._max_fragments >= 0:
@@ -107,11 +107,6 @@ class MessageReader:
             self._wire_size += frame.length
         self.expect_continuation = not frame.fin
 
-    def _expect(self, text: bool) -> None:
-        """Remember the kind of the message that begins; buffers are made when they are needed."""
-        self._binary = None
-        self._text = _NO_TEXT if text else None
-
     def _too_big(self, size: int) -> MessageTooBig:
         what = "compressed bytes" if self._compressed else "bytes"
         return MessageTooBig(
@@ -129,91 +124,69 @@ class MessageReader:
             # The usual message: one frame, all of it here.
             if frame.has_whole_payload():
                 self.size = frame.length
-                if self._text is None:
+                if not self._text:
                     return frame.take()
-                self._text = None
                 try:
                     return frame.take_text()
                 except UnicodeDecodeError as exc:
                     raise _not_utf8(exc.reason) from None
-        self._add(frame.take(), frame.fin and not frame.in_frame)
-        if frame.in_frame or not frame.fin:
-            return None
-        return self._finish()
-
-    def _add(self, data: bytes, last: bool) -> None:
-        """Add a piece of the payload to the message."""
-        if self._compressed:
-            inflater = self._inflater
-            assert inflater is not None
-            try:
-                data = inflater.inflate(data, None if self._max_size < 0 else self._max_size - self.size)
-            except RemoteProtocolError:
-                # What came out before may break a rule too: the first violation is the one that
-                # is told, however the bytes were cut.
-                self._append(inflater.partial)
-                raise
-            self._append(data)
-            if last:
-                inflater.finish()
-        else:
-            self._append(data)
-        if last and self._text is not None:
-            # RFC 6455 section 8.1: a code point may not be cut off by the message's end.
-            self._decode(b"", True)
-
-    def _append(self, data: bytes) -> None:
-        self.size += len(data)
-        if self._text is not None:
-            if data:
-                self._decode(data, False)
-        else:
-            if self._binary is None:
-                self._binary = bytearray()
-            self._binary += data
-
-    def _decode(self, data: bytes, last: bool) -> None:
-        """Add text, however its code points are cut (RFC 6455 section 5.6)."""
-        if self._decoder is None:
-            self._decoder = _utf8_decoder()
-        if self._text is _NO_TEXT:
-            # It keeps one growing string, where a list of pieces would keep an object for each.
-            self._text = io.StringIO(newline="\n")
-        text = self._text
-        assert text is not None
+        block = self.block
+        if block is None:
+            block = self.block = Block()
+            if not self._compressed and frame.fin:
+                # All of it at once, where enough has come: moving a large block later costs a copy.
+                block.reserve(frame.remaining, min(frame.pending(), frame.remaining))
         try:
-            text.write(self._decoder.decode(data, last))
+            if self._compressed:
+                self._inflate(block, frame)
+            else:
+                frame.take_into(block)
+            # RFC 6455 section 8.1: text that is not UTF-8 fails the connection; inside a frame that is
+            # not complete too, so that no one sends it on and on.
+            if self._text:
+                block.check_text()
+            if frame.in_frame or not frame.fin:
+                return None
+            self.size = block.size
+            self.block = None
+            return block.take_text() if self._text else block.take()
         except UnicodeDecodeError as exc:
             raise _not_utf8(exc.reason) from None
-        if not last and data[-1] >= 0xA0:
-            # The decoder waits for all three bytes of a surrogate (it can be told to let them
-            # pass), although the second one decides.
-            pending = self._decoder.getstate()[0]
-            if len(pending) == 2 and pending[0] == 0xED:
-                raise _not_utf8("invalid continuation byte")
 
-    def _finish(self) -> str | bytes:
-        """Return the message and be ready for the next."""
-        if self._text is not None:
-            text = self._text.getvalue()
-            self._text = None
-            return text
-        data = bytes(self._binary) if self._binary is not None else b""
-        self._binary = None
-        return data
+    def _inflate(self, block: Block, frame: FrameReader) -> None:
+        """Add what is here of a compressed frame's payload to the message."""
+        inflater = self._inflater
+        assert inflater is not None
+        try:
+            block.append(
+                inflater.inflate(frame.take(), None if self._max_size < 0 else self._max_size - block.size)
+            )
+        except RemoteProtocolError:
+            # What came out before may break a rule too: the first violation is the one that
+            # is told, however the bytes were cut.
+            block.append(inflater.partial)
+            if self._text:
+                block.check_text()
+            raise
+        if frame.fin and not frame.in_frame:
+            inflater.finish()
+
+    def reserve(self, frame: FrameReader) -> int:
+        """Return how many bytes of the frame's payload may be received straight behind `block`.
+
+        It is 0 where that is not worth it.
+        """
+        block = self.block
+        if block is None or self._compressed or frame.remaining < _LEAST_DIRECT:
+            return 0
+        return min(block.reserve(frame.remaining), _MOST_DIRECT)
 
     def close(self) -> None:
         """Let go of all that was gathered; nothing is read after this."""
-        self._binary = None
-        self._text = None
-        self._decoder = None
+        self.block = None
         if self._inflater is not None:
             self._inflater.close()
 
 
 def _not_utf8(reason: str) -> InvalidPayload:
     return InvalidPayload(f"text is not UTF-8: {reason}", "payload.utf8")
-
-
-#: Stands for the text of a message of which nothing came yet.
-_NO_TEXT = io.StringIO(newline="\n")

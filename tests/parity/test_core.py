@@ -97,7 +97,26 @@ EDITS = [
     Edit("protocol.frames", "if length < 126:", "if length < 125:"),
     Edit("protocol.frames", "if length < 65536:", "if length < 256:"),
     Edit("protocol.frames", "if buffer[position + 2] & 0x80:", "if False:"),
-    Edit("protocol.frames", "(self.length - self.remaining) & 3", "0"),
+    Edit(
+        "protocol.frames",
+        "= unmask(self._buffer, start, start + count, self._key, self._phase())",
+        "= unmask(self._buffer, start, start + count, self._key, 0)",
+    ),
+    Edit(
+        "protocol.frames",
+        "append_masked(self._buffer, start, start + count, self._key, self._phase())",
+        "append_masked(self._buffer, start, start + count, self._key, 0)",
+    ),
+    Edit(
+        "protocol.frames",
+        "block.commit(count, self._key, self._phase())",
+        "block.commit(count, self._key, 0)",
+    ),
+    Edit(
+        "protocol.frames",
+        "return (self.length - self.remaining) & 3",
+        "return (self.length - self.remaining) & 1",
+    ),
     Edit("protocol.messages", "self._fragments += 1", "self._fragments += frame.length > 0"),
     Edit("protocol.messages", "if self._fragments > self._max_fragments >= 0:", "if self._fragments > 4096:"),
     Edit(
@@ -108,9 +127,10 @@ EDITS = [
     Edit("protocol.messages", "self._wire_size += frame.length", "self._wire_size = frame.length"),
     Edit("protocol.messages", "self.expect_continuation = not frame.fin", "self.expect_continuation = False"),
     Edit("protocol.messages", "if frame.rsv1 and self._inflater is None:", "if False:"),
-    Edit("protocol.messages", 'self._decode(b"", True)', "pass"),
-    Edit("protocol.messages", "if len(pending) == 2 and pending[0] == 0xED:", "if False:"),
-    Edit("protocol.messages", "self._append(inflater.partial)", "pass"),
+    Edit("protocol.messages", "self._compressed or frame.remaining", "frame.remaining"),
+    Edit("protocol.messages", "block.append(inflater.partial)", "pass"),
+    Edit("protocol.block", "if left == 2 and self._data[self._checked] == 0xED", "if False"),
+    Edit("protocol.block", "self._checked += codecs", "self._checked = codecs"),
     Edit("protocol.messages", "inflater.finish()", "pass"),
     Edit("protocol.connection", "elif self.close_sent is None:", "else:"),
     Edit(

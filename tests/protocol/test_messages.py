@@ -571,7 +571,8 @@ class TestReader:
         assert frames.read_header()
         messages.begin(frames)
         assert messages.read(frames) is None
-        assert messages.size == 2
+        assert messages.block is not None
+        assert messages.block.size == 2
         assert messages.expect_continuation
 
     def test_raises_at_the_header(self, client: bool) -> None:
