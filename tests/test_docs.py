@@ -46,6 +46,26 @@ def test_design_names_what_is_there() -> None:
     assert {"Transport._on_readable", "WebSocket.receive", "Connection.next_event"} <= names
 
 
+def test_the_way_of_a_message_goes_through_four_files() -> None:
+    """Function by function, in the files where they are defined."""
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    way = text.partition("## The way of a message")[2].partition("\n## ")[0]
+    steps = [line.split("|")[2:4] for line in way.splitlines() if re.match(r"\| \d", line)]
+    assert len(steps) == 10
+    passed = set()
+    for files, functions in steps:
+        names = re.findall(r"`(\w+\.\w+)`", functions)
+        assert names
+        paths = re.findall(r"`([\w/]+\.py)`", files)
+        sources = "".join((ROOT / "geventws" / path).read_text(encoding="utf-8") for path in paths)
+        for name in names:
+            owner, _, function = name.partition(".")
+            assert f"class {owner}" in sources, name
+            assert f"def {function}(" in sources, name
+        passed.update(paths)
+    assert len(passed) <= 4, passed
+
+
 def test_design_lists_every_module() -> None:
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     package = ROOT / "geventws"
