@@ -54,6 +54,8 @@ class TLSTransport(Transport):
     def _on_readable(self) -> None:
         """The read watcher's callback."""
         try:
+            if self._turn.libuv:
+                self._read_watcher.start(self._on_readable)
             if self._write_wants_read and not self._lingering:
                 self._write_wants_read = False
                 self._write()

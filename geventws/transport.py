@@ -126,6 +126,8 @@ class Transport(Writer):
     def _on_readable(self) -> None:
         """The read watcher's callback."""
         try:
+            if self._turn.libuv:
+                self._read_watcher.start(self._on_readable)
             if self._lingering:
                 self._read_away()
             else:

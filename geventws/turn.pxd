@@ -9,6 +9,7 @@ cdef class Turn:
     cdef object _loop
     cdef list _writers
     cdef readonly bytearray buffer
+    cdef readonly bint libuv
 
     cpdef add(self, Writer writer)
     @cython.locals(writers=list, writer=Writer, done=Py_ssize_t)

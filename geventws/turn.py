@@ -34,15 +34,18 @@ class Turn:
 
     Attributes:
         buffer: what all its connections receive into: one callback runs at a time.
+        libuv: the loop is gevent's libuv loop. It stops watching where a socket has an error, such as a
+            reset, and what is read first may be the data before it: a callback starts its watcher again.
     """
 
-    __slots__ = ("_loop", "_writers", "buffer")
+    __slots__ = ("_loop", "_writers", "buffer", "libuv")
 
     def __init__(self, loop: Any) -> None:
         """Args: loop: the hub's, which runs callbacks behind the events that are ready."""
         self._loop = loop
         self._writers: list[Writer] = []
         self.buffer = bytearray(READ_SIZE)
+        self.libuv = "libuv" in type(loop).__module__
 
     def add(self, writer: Writer) -> None:
         """Have `writer` flushed at the end of this turn."""

@@ -19,6 +19,7 @@ from support import (
     binary,
     close,
     ping,
+    pong,
     socket_pair,
     text,
     wait_until,
@@ -333,6 +334,16 @@ def test_a_reset() -> None:
         link.peer.reset()
         wait_until(lambda: link.receiver.ends)
         assert link.receiver.ends == ["the peer reset TCP"]
+
+
+def test_a_reset_right_behind_data() -> None:
+    """The loop learns of both at once, and nothing is answered: the reset is not forgotten over the data."""
+    with linked() as link:
+        link.peer.send(pong(b"nobody asked"))
+        link.peer.reset()
+        wait_until(lambda: link.receiver.ends)
+        assert link.receiver.ends == ["the peer reset TCP"]
+        assert link.transport.bytes_received == 18
 
 
 def test_a_write_to_a_peer_that_is_gone() -> None:
