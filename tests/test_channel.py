@@ -832,7 +832,7 @@ def test_a_connection_may_be_forgotten_by_the_greenlet_that_it_has_just_woken() 
             gevent.sleep(0)
             peer.send(text("1"), text("2"))
             with contextlib.suppress(ConnectionError):
-                while peer.socket.recv(1024 * 1024):
+                while peer.socket.recv(65536):
                     pass
             running.get(timeout=PATIENCE)
             peer.close()

