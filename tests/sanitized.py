@@ -56,20 +56,31 @@ def find_modules() -> list[Path]:
     if listed.returncode or not modules:
         sys.exit("sanitize: the compiled build of geventws is not installed, or cannot be loaded")
     for module in modules:
-        contents = module.read_bytes()
-        for function in (b"__asan_init", b"__ubsan_handle_"):
-            if function not in contents:
-                sys.exit(f"sanitize: {module} is not instrumented: build with GEVENTWS_SANITIZE=1")
+        check_instrumented(module)
     return modules
 
 
-def find_runtime(module: Path) -> str:
-    """The library of AddressSanitizer that a module is linked with, to be loaded before all others."""
+def check_instrumented(module: Path) -> None:
+    """End unless both sanitizers have their calls in a module."""
+    contents = module.read_bytes()
+    for function in (b"__asan_init", b"__ubsan_handle_"):
+        if function not in contents:
+            sys.exit(f"sanitize: {module} is not instrumented: build with GEVENTWS_SANITIZE=1")
+
+
+def find_runtimes(module: Path) -> str:
+    """The libraries to be loaded before all others: AddressSanitizer's, and C++'s for its sake.
+
+    It looks for the function that throws when it starts; greenlet throws, and Python links no C++.
+    """
     linked = subprocess.run(["ldd", str(module)], stdout=subprocess.PIPE, text=True, timeout=_SECONDS).stdout
-    found = re.search(r"libasan\.so\S* => (/\S+)", linked)
-    if found is None:
-        sys.exit(f"sanitize: {module} is not linked with gcc's libasan; build with CC=gcc")
-    return found[1]
+    paths = []
+    for name in ("libasan", r"libstdc\+\+"):
+        found = re.search(rf"{name}\.so\S* => (/\S+)", linked)
+        if found is None:
+            sys.exit(f"sanitize: {module} is not linked with gcc's libasan and libubsan; build with CC=gcc")
+        paths.append(found[1])
+    return ":".join(paths)
 
 
 def check_canary(directory: Path, environment: dict[str, str]) -> None:
@@ -117,7 +128,7 @@ def read_reports(directory: Path) -> list[str]:
 def main(arguments: list[str]) -> int:
     modules = find_modules()
     # Objects come from malloc, so that the end of each one is guarded; Python's own allocator has none.
-    environment = {**os.environ, "LD_PRELOAD": find_runtime(modules[0]), "PYTHONMALLOC": "malloc"}
+    environment = {**os.environ, "LD_PRELOAD": find_runtimes(modules[0]), "PYTHONMALLOC": "malloc"}
     with tempfile.TemporaryDirectory(prefix="geventws-sanitize-") as name:
         directory = Path(name)
         check_canary(directory, environment)

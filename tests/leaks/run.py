@@ -384,6 +384,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(
             f"the {geventws.IMPLEMENTATION} build of geventws is installed, not the {arguments.build} one"
         )
+    if not sys.getallocatedblocks():
+        sys.exit("PYTHONMALLOC is set, and Python's allocator is not in use: its blocks cannot be counted")
     chosen = {name: SCENARIOS[name] for name in arguments.scenario or SCENARIOS}
     with tempfile.TemporaryDirectory(prefix="geventws-leaks-") as directory:
         measurement = Measurement(Path(directory))
