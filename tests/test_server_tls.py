@@ -273,7 +273,7 @@ class TestPeers:
         """T-TLS: gevent's own server keeps each of them, and its greenlet, for ever."""
         with serve(echo, ssl_context=tls_contexts()[0], open_timeout=1) as server:
             socks = [dial(server.address) for _ in range(200)]
-            wait_until(lambda: len(server._opening) == 200)
+            wait_until(lambda: server.stats.accepted == 200)
             with RawClient.connect(server.address, tls=True) as client:
                 client.send(text("hi"))
                 client.expect(0x81, b"hi")

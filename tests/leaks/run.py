@@ -354,7 +354,8 @@ def measure(measurement: Measurement, scenarios: dict[str, Scenario], connection
     failures += judge_all(total, resident)
     if failures:
         grown = (types - types_before).most_common(10)
-        failures += [f"    {count:+} objects of type {name}" for name, count in grown]
+        some = BLOCKS_IN_ALL * total.connections
+        failures += [f"    {count:+} objects of type {name}" for name, count in grown if count > some]
     return failures
 
 
