@@ -165,7 +165,6 @@ class Transport(Writer):
                 return
 
     def _receive(self) -> int:
-        """Receive into the buffer; as `receive_into`."""
         return receive_into(self._descriptor, self._buffer)
 
     def _receive_block(self, wanted: int) -> int:
@@ -359,7 +358,6 @@ class Transport(Writer):
             self._write()
 
     def _on_writable(self) -> None:
-        """The write watcher's callback."""
         try:
             self._write()
             self._tell_drained()
