@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .exceptions import ConnectionClosed
 from .protocol.shared import SharedMessage
-from .websocket import WebSocket, as_payload
+from .websocket import WebSocket, as_payload, send_to_all
 
 __all__ = ["broadcast"]
 
@@ -41,17 +40,4 @@ def broadcast(
     for ws in receivers:
         if not isinstance(ws, WebSocket):
             raise TypeError(f"connections takes an iterable of WebSockets, and {ws!r} is none")
-    slow = []
-    for ws in receivers:
-        if ws.closed:
-            continue
-        if ws.is_slow():
-            slow.append(ws)
-            ws.handle_slow()
-            continue
-        try:
-            ws.send_shared(shared, compress)
-        except ConnectionClosed:
-            # It ended between the two lines above; the next broadcast does not find it any more.
-            continue
-    return slow
+    return send_to_all(receivers, shared, compress)

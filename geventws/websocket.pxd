@@ -2,6 +2,7 @@ cimport cython
 
 from geventws.channel cimport Channel
 from geventws.protocol.connection cimport Connection
+from geventws.protocol.shared cimport SharedMessage
 from geventws.wire cimport current_greenlet
 
 
@@ -13,7 +14,11 @@ cdef class WebSocket(Channel):
     cdef readonly long long times_slow
 
     @cython.locals(core=Connection)
-    cpdef send_shared(self, object shared, object compress)
+    cpdef put_shared(self, SharedMessage shared, object compress)
     cdef _wait_for_turn(self)
     cdef _release_fragments(self)
     cpdef bint is_slow(self)
+
+
+@cython.locals(ws=WebSocket, slow=list, ready=list)
+cpdef list send_to_all(list receivers, SharedMessage shared, object compress)

@@ -5,6 +5,7 @@ from geventws.protocol.contexts cimport Deflater
 from geventws.protocol.frames cimport FrameReader
 from geventws.protocol.masking cimport build_frame, build_header
 from geventws.protocol.messages cimport MessageReader
+from geventws.protocol.shared cimport SharedMessage
 
 
 cdef class Connection:
@@ -48,7 +49,7 @@ cdef class Connection:
     @cython.locals(text=bint)
     cpdef send(self, object data, object compress=*)
     @cython.locals(frame=bytes)
-    cpdef send_shared(self, object shared, object compress=*)
+    cpdef send_shared(self, SharedMessage shared, object compress=*)
     @cython.locals(first=int)
     cpdef send_fragment(self, object data, int opcode, bint fin)
     cpdef send_ping(self, bytes payload)
