@@ -8,9 +8,11 @@ from __future__ import annotations
 # First: it decides which build of the modules below is imported.
 from ._implementation import IMPLEMENTATION
 from .broadcast import broadcast
+from .client import connect, connect_forever
 from .exceptions import (
     CloseTimeout,
     ConcurrencyError,
+    ConnectError,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
@@ -23,6 +25,7 @@ from .exceptions import (
     InvalidMethod,
     InvalidOrigin,
     InvalidPayload,
+    InvalidRedirect,
     InvalidState,
     InvalidStatus,
     InvalidUpgrade,
@@ -34,7 +37,10 @@ from .exceptions import (
     OpenTimeout,
     PingTimeout,
     ProtocolError,
+    ProxyError,
     RemoteProtocolError,
+    ResolveError,
+    TLSError,
     WebSocketError,
 )
 from .options import Compression, Options
@@ -57,6 +63,7 @@ __all__ = [
     "CloseTimeout",
     "Compression",
     "ConcurrencyError",
+    "ConnectError",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
@@ -70,6 +77,7 @@ __all__ = [
     "InvalidMethod",
     "InvalidOrigin",
     "InvalidPayload",
+    "InvalidRedirect",
     "InvalidState",
     "InvalidStatus",
     "InvalidURI",
@@ -84,17 +92,22 @@ __all__ = [
     "PingTimeout",
     "Pong",
     "ProtocolError",
+    "ProxyError",
     "RemoteProtocolError",
     "Request",
+    "ResolveError",
     "Response",
     "Router",
     "State",
     "Stats",
+    "TLSError",
     "WebSocket",
     "WebSocketError",
     "WebSocketServer",
     "__version__",
     "broadcast",
+    "connect",
+    "connect_forever",
 ]
 
 __version__ = "0.1.0"

@@ -255,7 +255,7 @@ class Channel(Receiver):
         while not self._queue:
             if self._terminal:
                 self._act()
-            if self._core.phase != 0:
+            if self._core.phase > self._core.readable:
                 return False
             self._park()
         return True

@@ -22,8 +22,13 @@
     │   ├── InvalidHeader
     │   ├── InvalidOrigin                 403
     │   ├── InvalidStatus                 the server did not answer 101
+    │   ├── InvalidRedirect               the server sent us where we do not go
     │   ├── NegotiationError              an extension or a subprotocol
     │   └── HeadTooBig                    414 or 431
+    ├── ConnectError                      no connection to the server; an OSError too
+    │   ├── ResolveError                  its name has no address
+    │   ├── ProxyError                    the proxy does not let us through
+    │   └── TLSError                      no TLS with it; its certificate may be the reason
     ├── InvalidURI
     ├── ConcurrencyError                  two greenlets want what only one can have
     └── OpenTimeout, CloseTimeout, PingTimeout   each a builtin TimeoutError too
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CloseTimeout",
     "ConcurrencyError",
+    "ConnectError",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
@@ -55,6 +61,7 @@ __all__ = [
     "InvalidMethod",
     "InvalidOrigin",
     "InvalidPayload",
+    "InvalidRedirect",
     "InvalidState",
     "InvalidStatus",
     "InvalidURI",
@@ -66,7 +73,10 @@ __all__ = [
     "OpenTimeout",
     "PingTimeout",
     "ProtocolError",
+    "ProxyError",
     "RemoteProtocolError",
+    "ResolveError",
+    "TLSError",
     "WebSocketError",
 ]
 
@@ -307,6 +317,16 @@ class InvalidStatus(InvalidHandshake):
         self.response = response
 
 
+class InvalidRedirect(InvalidStatus):
+    """The server answered with a redirect that is not followed.
+
+    Attributes:
+        response: that answer.
+    """
+
+    kind = "redirect"
+
+
 class NegotiationError(InvalidHandshake):
     """Extensions or subprotocols that cannot be agreed on."""
 
@@ -327,6 +347,66 @@ class HeadTooBig(InvalidHandshake):
         super().__init__(message, None, status)
         self.args = (message, limit, status)
         self.limit = limit
+
+
+class ConnectError(WebSocketError, OSError):
+    """There is no connection to the server.
+
+    Attributes:
+        message: what happened, where, and what to do.
+        errno: the system's number for it, or None.
+    """
+
+    kind = "connect"
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message, errno)
+        self.args = (message, errno)
+        self.message = message
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ResolveError(ConnectError):
+    """The server's name has no address, or nobody can be asked for it."""
+
+    kind = "connect.resolve"
+
+
+class ProxyError(ConnectError):
+    """The proxy cannot be reached, or does not connect us.
+
+    Attributes:
+        response: its answer, where it is one for HTTP that has answered.
+        refused: it wants other credentials or forbids this, so that trying again does not help.
+    """
+
+    kind = "connect.proxy"
+
+    def __init__(
+        self, message: str, errno: int | None = None, response: Any = None, refused: bool = False
+    ) -> None:
+        super().__init__(message, errno)
+        self.args = (message, errno, response, refused)
+        self.response = response
+        self.refused = refused
+
+
+class TLSError(ConnectError):
+    """TLS could not be agreed on.
+
+    Attributes:
+        unverified: the server's certificate is the reason.
+    """
+
+    kind = "connect.tls"
+
+    def __init__(self, message: str, errno: int | None = None, unverified: bool = False) -> None:
+        super().__init__(message, errno)
+        self.args = (message, errno, unverified)
+        self.unverified = unverified
 
 
 class InvalidURI(WebSocketError):
@@ -354,9 +434,22 @@ class ConcurrencyError(WebSocketError):
 
 
 class OpenTimeout(WebSocketError, TimeoutError):
-    """The opening handshake (TLS included) took longer than `open_timeout`."""
+    """The opening handshake (TLS included) took longer than `open_timeout`.
+
+    Attributes:
+        phase: what it was waiting for, on a client: "resolve", "connect", "proxy", "tls" or "response".
+    """
 
     kind = "timeout.open"
+
+    def __init__(self, message: str = "", phase: str = "") -> None:
+        super().__init__(message, phase)
+        self.args = (message, phase)
+        self.message = message
+        self.phase = phase
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class CloseTimeout(WebSocketError, TimeoutError):

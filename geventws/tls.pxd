@@ -15,6 +15,7 @@ cdef class TLSTransport(Transport):
     @cython.locals(held=bytes, chunks=list, size=Py_ssize_t, parts=list, count=Py_ssize_t)
     cdef Py_ssize_t _send(self) except -2
     cdef _wait_writable(self)
+    cdef _receive_end(self)
     cdef bint _end_output(self) except -1
 
 

@@ -158,6 +158,15 @@ class TLSTransport(Transport):
         elif self._write_watcher is not None:
             self._write_watcher.stop()
 
+    def _receive_end(self) -> None:
+        if self._finishing and not self.blocked:
+            # RFC 8446 section 6.1: the peer, which has ended first, may wait for our close_notify.
+            try:
+                self._socket.unwrap()
+            except (OSError, ValueError):
+                pass
+        Transport._receive_end(self)
+
     def _end_output(self) -> bool:
         try:
             # Sends close_notify (RFC 8446 section 6.1); the peer's is not waited for.

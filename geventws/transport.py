@@ -268,7 +268,7 @@ class Transport(Writer):
             return
         if self.blocked:
             self._unblock()
-        if self._finishing and not self._lingering:
+        if self._finishing and not self._lingering and (self._peer_ended or not self._core.awaits_end()):
             self._linger()
 
     def _break(self, detail: str) -> None:
@@ -423,7 +423,7 @@ class Transport(Writer):
     def _on_close_timeout(self, timeout: float) -> None:
         """The close timer's callback."""
         try:
-            if self._lingering:
+            if self._lingering or (self._core.awaits_end() and not self.blocked):
                 self.end("")
             elif self.blocked and self._write_timeout >= 0:
                 # Our Close is not written yet: until it is, write_timeout watches.

@@ -10,6 +10,7 @@ cdef class WebSocket(Channel):
     cdef long long _after_size
     cdef readonly object extensions
     cdef readonly object request
+    cdef readonly object response
     cdef readonly object subprotocol
     cdef readonly long long times_slow
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .pong import Pong
     from .protocol.connection import Connection
-    from .protocol.http import Request
+    from .protocol.http import Request, Response
     from .protocol.shared import SharedMessage
 
 __all__ = ["State", "WebSocket", "as_payload", "send_to_all"]
@@ -54,6 +54,7 @@ class WebSocket(Channel):
 
     Attributes:
         request: the opening handshake's request: `path`, `query`, `headers`, `remote_address`.
+        response: what the server answered, on a client; else None.
         subprotocol: the subprotocol agreed on, or None.
         extensions: the extensions agreed on, as they stand in the response's header, or "".
         id: a number of its own within the process.
@@ -62,7 +63,7 @@ class WebSocket(Channel):
         times_slow: how often a broadcast found that the peer does not keep up.
     """
 
-    __slots__ = ("_after_size", "extensions", "request", "subprotocol", "times_slow")
+    __slots__ = ("_after_size", "extensions", "request", "response", "subprotocol", "times_slow")
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class WebSocket(Channel):
         keepalive: Keepalive | None = None,
         on_end: Callable[[WebSocket], None] | None = None,
         early_data: bytes = b"",
+        response: Response | None = None,
     ) -> None:
         """Take over a connection whose opening handshake is done. Handlers get one made.
 
@@ -87,9 +89,11 @@ class WebSocket(Channel):
             keepalive: what sends the Pings, or None.
             on_end: called with this WebSocket when TCP is over.
             early_data: bytes that came behind the opening handshake.
+            response: the server's answer, on a client.
         """
         super().__init__(sock, core, options, next(_numbers), keepalive, on_end)
         self.request = request
+        self.response = response
         self.subprotocol = subprotocol
         self.extensions = extensions
         self.times_slow = 0
@@ -380,14 +384,36 @@ class WebSocket(Channel):
         Raises:
             TypeError, ValueError: for a code or reason that may not be sent.
         """
-        if isinstance(code, bool) or not isinstance(code, int) or not isinstance(reason, str):
-            raise TypeError(f"close() takes an integer and a string, not {code!r} and {reason!r}")
-        if code == 1005:
-            raise ValueError("close code 1005 stands for a Close without a code and is not sent; use 1000")
-        Close(code, reason).serialize()
+        _check_close(code, reason)
+        if self._core.readable:
+            # After `end_sending`: nobody wants the rest any more.
+            self._core.readable = Phase.OPEN
+            self._discard()
         self.begin_close(code, reason)
         if current_greenlet() is not self._hub:
             self.wait_closed()
+
+    def end_sending(self, code: int = 1000, reason: str = "") -> None:
+        """Send a Close, and go on receiving until the peer's comes; does not wait.
+
+        `close` drops what was not received. This is for one who has said everything and wants
+        the answers: `receive` and the iteration go on for at most `close_timeout` seconds.
+
+        Args:
+            code, reason: as for `close`.
+
+        Raises:
+            ConnectionClosed: if the connection is closing or over.
+            TypeError, ValueError: for a code or reason that may not be sent.
+        """
+        _check_close(code, reason)
+        self._wait_for_turn()
+        self._check_open()
+        self._core.readable = Phase.CLOSE_SENT
+        self._core.send_close(code, reason)
+        self._transport.set_close_deadline(self._options.close_timeout)
+        self._transport.flush_unless_corked()
+        self._wake_all()
 
     def abort(self) -> None:
         """Drop TCP at once, without a closing handshake."""
@@ -443,6 +469,15 @@ def send_to_all(receivers: list[WebSocket], shared: SharedMessage, compress: boo
         for ws in ready:
             ws._transport.flush_unless_corked()
     return slow
+
+
+def _check_close(code: Any, reason: Any) -> None:
+    """Raise for a code or reason that may not be sent."""
+    if isinstance(code, bool) or not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"close() takes an integer and a string, not {code!r} and {reason!r}")
+    if code == 1005:
+        raise ValueError("close code 1005 stands for a Close without a code and is not sent; use 1000")
+    Close(code, reason).serialize()
 
 
 def as_payload(data: Any) -> Any:

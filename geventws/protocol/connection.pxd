@@ -28,6 +28,7 @@ cdef class Connection:
     cdef public list out
     cdef public Py_ssize_t out_size
     cdef readonly int phase
+    cdef public int readable
     cdef readonly bytes pong
     cdef readonly object received_first
     cdef readonly long long wanted
@@ -56,6 +57,7 @@ cdef class Connection:
     cpdef fail(self, object error)
     cdef _move(self, object step)
     cpdef close_deflater(self)
+    cpdef bint awaits_end(self)
     cpdef bint close_ok(self)
     cpdef object closed_error(self, object detail=*)
 

@@ -76,6 +76,8 @@ class Connection:
             behind the end of `block`; 0 mostly, and always unless `direct`. Next: `feed_block`.
         budget: what `next_event` may still handle: one for each frame and one for each 8 KiB of a
             message. Whoever wants to do something else in between sets it; it is not limited before.
+        readable: the last phase in which messages are still told of: OPEN, or CLOSE_SENT for one who has
+            sent all and wants the rest of the answers.
         hold_pongs: while True, only the latest Ping is remembered instead of being answered (RFC 6455
             section 5.5.3 allows that); for a peer that sends Pings and does not read.
     """
@@ -101,6 +103,7 @@ class Connection:
         "out_size",
         "phase",
         "pong",
+        "readable",
         "received_first",
         "wanted",
     )
@@ -156,6 +159,7 @@ class Connection:
         self.message_size = 0
         self.pong = b""
         self.phase = Phase.OPEN
+        self.readable = Phase.OPEN
         self.close_received: Close | None = None
         self.close_sent: Close | None = None
         self.received_first: bool | None = None
@@ -257,7 +261,7 @@ class Connection:
                 if message is not None:
                     self.budget -= messages.size >> 13
                     # RFC 6455 section 7.1.6 lets us drop what comes behind our own Close.
-                    if self.close_sent is None:
+                    if self.phase <= self.readable:
                         self.message = message
                         self.message_size = messages.size
                         return 1
@@ -456,6 +460,11 @@ class Connection:
             self._deflater.close()
 
     # How it stands
+
+    def awaits_end(self) -> bool:
+        """Tell whether only the end of TCP is missing, and it is the server's to begin with."""
+        # RFC 6455 section 7.1.1: "a client SHOULD wait for the server to close the connection".
+        return self._client and self.phase == Phase.CLOSE_DONE
 
     def close_ok(self) -> bool:
         """Tell whether the closing handshake was done, with a code that means no error."""

@@ -376,7 +376,7 @@ class ClientHandshake:
         TypeError, ValueError: for what cannot stand in a request.
     """
 
-    __slots__ = ("_fields", "_offer", "key", "subprotocols", "uri")
+    __slots__ = ("_offer", "fields", "key", "subprotocols", "uri")
 
     def __init__(
         self,
@@ -401,7 +401,7 @@ class ClientHandshake:
         if not _is_key(self.key):
             raise ValueError(f"key takes 16 bytes in base64, not {self.key!r}")
         self._offer = parse_extensions((extensions_offer,)) if extensions_offer else []
-        self._fields = self._build(Headers(_check_fields(headers)), extensions_offer, origin)
+        self.fields = self._build(Headers(_check_fields(headers)), extensions_offer, origin)
 
     def _build(self, headers: Headers, offer: str | None, origin: str | None) -> list[tuple[str, str]]:
         """Return all fields of the request, in order."""
@@ -440,7 +440,7 @@ class ClientHandshake:
         Next: hand the response's head to `check_response`.
         """
         lines = [f"GET {self.uri.resource_name} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in self._fields]
+        lines += [f"{name}: {value}" for name, value in self.fields]
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
     def check_response(self, response: Response) -> tuple[str | None, ExtensionList]:

@@ -393,6 +393,15 @@ class ResponseParser(HeadReader):
         self._fields = Fields()
         self._parser: Any = None
 
+    @property
+    def response(self) -> Response | None:
+        """The response whose body is not complete yet, or None while there is no head."""
+        return self._response
+
+    def _has_body(self, status: int) -> bool:
+        """Tell whether a body may follow, and not another protocol."""
+        return status != 101
+
     def receive_data(self, data: bytes) -> Response | None:
         """Take bytes from the network.
 
@@ -414,7 +423,7 @@ class ResponseParser(HeadReader):
                 self._over = False
                 return None
             response = self._parse(head)
-            if response.status == 101:
+            if not self._has_body(response.status):
                 return response
             data, self.leftover = self.leftover, b""
             # RFC 9110 section 15.2: "A client MUST be able to parse one or more 1xx responses".

@@ -1,0 +1,155 @@
+"""What `connect` is asked for: checked before anything is done."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import difflib
+import ssl
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..options import Options
+from ..protocol.headers import Headers, is_token
+from .proxy import Proxy, parse_proxy
+
+__all__ = ["Settings", "make_settings"]
+
+#: Options that concern servers only.
+_SERVER_OPTIONS = {"max_connections", "origins", "process_request", "stop_timeout"}
+_OPTION_NAMES = {field.name for field in dataclasses.fields(Options)} - _SERVER_OPTIONS
+
+#: Fields that are meant for one server.
+_CREDENTIALS = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
+
+# RFC 6265 section 4.1.1: cookie-octet.
+_COOKIE_OCTETS = frozenset(
+    map(chr, (0x21, *range(0x23, 0x2C), *range(0x2D, 0x3B), *range(0x3C, 0x5C), *range(0x5D, 0x7F)))
+)
+
+
+@dataclasses.dataclass(slots=True)
+class Settings:
+    """What `connect` was asked for, checked."""
+
+    options: Options
+    headers: Headers
+    origin: str | None
+    ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
+    proxy: Proxy | bool
+    source_address: tuple[str, int] | None
+    max_redirects: int
+
+    def without_credentials(self) -> Settings:
+        """Return what holds for another server than the one that was meant."""
+        kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _CREDENTIALS]
+        return dataclasses.replace(self, headers=Headers(kept), server_hostname=None)
+
+
+def make_settings(
+    *,
+    headers: Any = (),
+    cookies: Mapping[str, str] | None = None,
+    auth: Any = None,
+    origin: str | None = None,
+    ssl_context: Any = None,
+    server_hostname: str | None = None,
+    proxy: Any = True,
+    source_address: tuple[str, int] | None = None,
+    max_redirects: int = 5,
+    **options: Any,
+) -> Settings:
+    """Check the arguments of `connect`.
+
+    Raises:
+        TypeError, ValueError: for what is not possible.
+    """
+    fields = Headers(headers)
+    if auth is not None:
+        _add(fields, "Authorization", _authorization(auth), "auth")
+    if cookies:
+        _add(fields, "Cookie", "; ".join(_cookie(name, value) for name, value in cookies.items()), "cookies")
+    if "user-agent" not in fields:
+        version = sys.modules[__name__.partition(".")[0]].__version__
+        fields.add("User-Agent", f"geventws/{version}")
+    if ssl_context is not None:
+        if not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context takes an ssl.SSLContext, not {ssl_context!r}")
+        if ssl_context.protocol == ssl.PROTOCOL_TLS_SERVER:
+            raise ValueError("ssl_context is for servers (PROTOCOL_TLS_SERVER): a client cannot use it")
+    if isinstance(proxy, str):
+        proxy = parse_proxy(proxy)
+    elif proxy is None:
+        proxy = False
+    elif proxy is not True:
+        raise TypeError(f"proxy takes a URL, True (as the environment says) or None, not {proxy!r}")
+    if isinstance(max_redirects, bool) or not isinstance(max_redirects, int):
+        raise TypeError(f"max_redirects takes a number from 0 on, not {max_redirects!r}")
+    if max_redirects < 0:
+        raise ValueError(f"max_redirects takes a number from 0 on, not {max_redirects!r}")
+    return Settings(
+        _make_options(options),
+        fields,
+        origin,
+        ssl_context,
+        server_hostname,
+        proxy,
+        source_address,
+        max_redirects,
+    )
+
+
+def _make_options(options: dict[str, Any]) -> Options:
+    for name in options.keys() - _OPTION_NAMES:
+        if name in _SERVER_OPTIONS:
+            raise TypeError(f"connect() has no option {name!r}: that is one for servers")
+        known = {
+            *_OPTION_NAMES,
+            "headers",
+            "cookies",
+            "auth",
+            "origin",
+            "ssl_context",
+            "server_hostname",
+            "proxy",
+        }
+        similar = difflib.get_close_matches(name, {*known, "source_address", "max_redirects"}, 1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        raise TypeError(f"connect() has no option {name!r}{hint}")
+    if callable(options.get("subprotocols")):
+        raise TypeError("subprotocols takes a list of names; a callable is for servers, which choose")
+    return Options(**options)
+
+
+def _add(fields: Headers, name: str, value: str, argument: str) -> None:
+    if name in fields:
+        raise ValueError(f"{name} is in headers and in {argument}: name it once")
+    fields.add(name, value)
+
+
+def _authorization(auth: Any) -> str:
+    """Return the value of Authorization."""
+    if isinstance(auth, str):
+        # RFC 6750 section 2.1: b64token; what cannot stand in a field is refused with the other fields.
+        if not auth or not auth.isascii() or " " in auth:
+            raise ValueError("auth takes a bearer token without spaces, or (user name, password)")
+        return f"Bearer {auth}"
+    if not isinstance(auth, tuple) or len(auth) != 2 or not all(isinstance(part, str) for part in auth):
+        raise TypeError("auth takes (user name, password) for Basic, or a str, a bearer token")
+    user, password = auth
+    # RFC 7617 section 2.
+    if ":" in user or any(character < " " or character == "\x7f" for character in user + password):
+        raise ValueError("auth: a user name has no colon, and neither it nor the password control characters")
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+def _cookie(name: Any, value: Any) -> str:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"cookies takes names and values that are str, not {name!r}: {value!r}")
+    if not is_token(name) or not _COOKIE_OCTETS.issuperset(value):
+        raise ValueError(
+            f"cookie {name!r} has characters that no cookie has (RFC 6265 section 4.1.1): encode it"
+        )
+    return f"{name}={value}"
