@@ -1,4 +1,4 @@
-"""The command `geventws`: an echo server to try clients on, and what is installed here.
+"""The command `geventws`: an echo server to try clients on, a client to try servers, what is installed.
 
 Errors are one line on standard error: status 1 where something failed, 2 where the command line is wrong.
 """
@@ -20,6 +20,8 @@ from gevent import socket, ssl
 
 from ._implementation import IMPLEMENTATION
 from .broadcast import broadcast
+from .client import terminal
+from .exceptions import WebSocketError
 from .options import Options
 from .protocol.isal import DEFLATE
 from .server import WebSocketServer
@@ -63,13 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _make_parser().parse_args(arguments)
     try:
-        _echo(options)
+        status: int = options.run(options)
     except _CommandError as error:
         print(f"geventws: {_one_line(str(error))}", file=sys.stderr)
         return error.status
+    except (terminal.TerminalError, WebSocketError) as error:
+        # What a server says may stand in it.
+        print(f"geventws: {terminal.escape(_one_line(str(error)))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130  # before the server took care of the signal
-    return 0
+    return status
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -99,6 +105,7 @@ def _make_parser() -> argparse.ArgumentParser:
     echo.add_argument(
         "--compression", action="store_true", help="compress messages where the client can (RFC 7692)"
     )
+    echo.set_defaults(run=_echo)
     defaults = Options()
     for name, unit, default in (
         ("--max-message-size", "bytes of one message", defaults.max_message_size),
@@ -107,6 +114,16 @@ def _make_parser() -> argparse.ArgumentParser:
         echo.add_argument(
             name, type=_limit, default=default, metavar="N|none", help=f"{unit} (default: {default})"
         )
+    connect = commands.add_parser(
+        "connect",
+        help="talk to a server",
+        description="Connect to a server. At a terminal: type messages, see what comes back. Otherwise: send "
+        "the lines of standard input, close after the last one, and print what comes until the close is "
+        "answered.",
+        allow_abbrev=False,
+    )
+    connect.set_defaults(run=terminal.run)
+    terminal.add_arguments(connect, _limit)
     return parser
 
 
@@ -137,8 +154,8 @@ def _limit(text: str) -> int | None:
     return int(text)
 
 
-def _echo(options: argparse.Namespace) -> None:
-    """Serve until a signal comes."""
+def _echo(options: argparse.Namespace) -> int:
+    """Serve until a signal comes; returns the exit status."""
     if options.keyfile is not None and options.certfile is None:
         raise _CommandError("--keyfile needs --certfile", status=2)
     if options.unix is not None and not (options.host is None and options.port is None):
@@ -157,6 +174,7 @@ def _echo(options: argparse.Namespace) -> None:
         host = _HOST if options.host is None else options.host
         port = _PORT if options.port is None else options.port
         _serve(WebSocketServer((host, port), _make_handler(), backlog=_BACKLOG, **settings))
+    return 0
 
 
 def _make_handler() -> Any:

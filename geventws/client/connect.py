@@ -38,7 +38,7 @@ from ..protocol.http import Request, Response, ResponseParser
 from ..protocol.uri import URI, parse_uri
 from ..serving import prepare_socket
 from ..websocket import WebSocket
-from .dial import Progress, connect_tcp, connect_unix, default_context, reason_of, start_tls
+from .dial import Progress, connect_tcp, connect_unix, default_context, start_tls
 from .proxy import Proxy, open_tunnel, proxy_from_environment
 from .settings import Settings, make_settings
 
@@ -221,8 +221,11 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             _explain(error, uri)
             raise
         except OSError as error:
+            advice = "is there a WebSocket server on that port"
             raise ConnectError(
-                f"{show(uri)} ended the connection in the opening handshake: {reason_of(error)}", error.errno
+                f"{show(uri)} ended the connection in the opening handshake: {error.strerror or error}: "
+                + (f"{advice}?" if uri.secure else f"{advice}, and is it one without TLS? With it: wss://"),
+                error.errno,
             ) from error
         request = Request("GET", uri.resource_name, Headers(handshake.fields))
         request.remote_address = sock.getpeername()
@@ -282,7 +285,13 @@ def _receive_response(sock: Any, parser: ResponseParser, progress: Progress) -> 
     response = None
     while response is None:
         data = sock.recv(_RECEIVE_SIZE)
-        response = parser.receive_data(data) if data else parser.receive_eof()
+        try:
+            response = parser.receive_data(data) if data else parser.receive_eof()
+        except InvalidHandshake:
+            # A body that is malformed is none; the refusal is what counts.
+            if parser.response is None:
+                raise
+            return parser.response
         if response is None and parser.response is not None:
             # A redirect's is of no use.
             if parser.response.status in _REDIRECTS:

@@ -36,7 +36,6 @@ _ADVICE = {
     errno.EADDRNOTAVAIL: "no free local port, or a source_address that is not of this machine",
     errno.EMFILE: "this process has too many files open: close some, or raise its limit (ulimit -n)",
     errno.ENFILE: "the system has too many files open",
-    errno.ECONNRESET: "the server ended TCP at once; is it overloaded?",
 }
 
 #: What OpenSSL calls it when something else than TLS comes back.

@@ -9,7 +9,7 @@ import os
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import InvalidHandshake, ProxyError
+from ..exceptions import ConnectError, InvalidHandshake, ProxyError
 from ..protocol.headers import check_field
 from ..protocol.http import Response, ResponseParser
 from ..protocol.uri import split_host
@@ -163,7 +163,7 @@ def open_tunnel(sock: Any, proxy: Proxy, uri: URI, options: Options, progress: P
             _connect_http(sock, proxy, uri, options)
         else:
             _connect_socks(sock, proxy, uri, progress)
-    except ProxyError:
+    except ConnectError:
         raise
     except OSError as error:
         raise ProxyError(

@@ -158,7 +158,7 @@ EDITS = [
     ),
     Edit(
         "protocol.connection",
-        "if self.close_sent is None:\n                        self.message",
+        "if self.phase <= self.readable:\n                        self.message",
         "if True:\n                        self.message",
     ),
     Edit("protocol.connection", "if self.error is None:", "if True:"),

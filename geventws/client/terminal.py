@@ -1,0 +1,423 @@
+"""`geventws connect`: a WebSocket at the terminal, and in pipes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import gevent
+import gevent.ssl
+from gevent.socket import wait_read
+
+from ..exceptions import ConnectionClosed, ConnectionClosedOK, PingTimeout, WebSocketError
+from .connect import connect
+from .lineedit import LineEditor
+
+if TYPE_CHECKING:
+    from ..pong import Pong
+    from ..websocket import WebSocket
+
+__all__ = ["TerminalError", "add_arguments", "escape", "run"]
+
+#: Bytes of a binary message that are shown.
+_SHOWN = 256
+
+#: Bytes that are read from standard input at a time.
+_READ_SIZE = 64 * 1024
+
+_COLORS = {"received": "\x1b[36m", "note": "\x1b[33m", "error": "\x1b[31m"}
+_PLAIN = "\x1b[0m"
+
+_HELP = """\
+Each line is sent as a text message. Commands:
+  /ping [TEXT]            send a Ping, and show how long its Pong takes
+  /binary FILE            send the content of a file as a binary message
+  /close [CODE [REASON]]  close (Ctrl-D: with 1000)
+  /help                   this
+A line that begins with two slashes is sent with one."""
+
+
+class TerminalError(Exception):
+    """What was asked for cannot be done; the text is for standard error."""
+
+
+def escape(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: on one line, without control characters.
+
+    What changes the direction of writing, or is not seen at all, is escaped too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character == "\t"
+        else character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for character in text
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser, limit: Callable[[str], int | None]) -> None:
+    """Declare the arguments of the command; `limit` reads a number or "none"."""
+    parser.add_argument(
+        "uri", metavar="URI", help="ws://host[:port][/path], wss://..., ws+unix:/path/to/socket"
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a further field of the request; repeatable",
+    )
+    parser.add_argument("--origin", help="the Origin to name, as a browser would")
+    parser.add_argument(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a subprotocol to offer; repeatable",
+    )
+    parser.add_argument(
+        "--compression", action="store_true", help="compress messages where the server can (RFC 7692)"
+    )
+    parser.add_argument(
+        "--cafile", metavar="FILE", help="for wss: trust the authorities in this file (PEM) instead"
+    )
+    parser.add_argument("--insecure", action="store_true", help="for wss: take any certificate for any name")
+    parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="http://, socks5:// or socks5h://, or none (default: what the environment says)",
+    )
+    parser.add_argument(
+        "--max-message-size",
+        type=limit,
+        default=1024 * 1024,
+        metavar="N|none",
+        help="bytes of one message (default: 1048576)",
+    )
+    parser.add_argument("--timestamps", action="store_true", help="show when each message came")
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="default: auto, on a terminal"
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="write messages as they come, control characters too"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Connect, and go on until it is closed; returns the exit status.
+
+    Raises:
+        TerminalError, WebSocketError: with a text for standard error.
+        KeyboardInterrupt: after closing.
+    """
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    try:
+        ws = connect(options.uri, **_connect_arguments(options))
+    except (TypeError, ValueError) as error:
+        raise TerminalError(str(error)) from None
+    output = Output(sys.stdout, options)
+    try:
+        if interactive:
+            Session(ws, output).run()
+        else:
+            _pipe(ws, output)
+    except BrokenPipeError:
+        # Nobody reads any more. What is buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ws.close(1001)
+        return 1
+    except BaseException:
+        ws.close(1001)
+        raise
+    end = ws.close_error
+    good = isinstance(end, ConnectionClosedOK)
+    if interactive:
+        output.note(f"closed: {end}")
+    elif not good:
+        raise TerminalError(f"closed: {end}")
+    return 0 if good else 1
+
+
+def _connect_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `connect` for those of the command."""
+    headers = []
+    for header in options.header:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise TerminalError(f"--header takes 'NAME: VALUE', not {header!r}")
+        headers.append((name, value.strip(" \t")))
+    arguments: dict[str, Any] = {
+        "headers": headers,
+        "origin": options.origin,
+        "subprotocols": options.subprotocol,
+        "compression": True if options.compression else None,
+        "max_message_size": options.max_message_size,
+    }
+    if options.proxy is not None:
+        arguments["proxy"] = None if options.proxy == "none" else options.proxy
+    if options.cafile is not None or options.insecure:
+        try:
+            context = gevent.ssl.create_default_context(cafile=options.cafile)
+        except OSError as error:
+            raise TerminalError(
+                f"cannot use {options.cafile} as authorities: {error.strerror or error}"
+            ) from None
+        if options.insecure:
+            context.check_hostname = False
+            context.verify_mode = gevent.ssl.CERT_NONE
+        arguments["ssl_context"] = context
+    return arguments
+
+
+class Output:
+    """Writes messages and notes, one to a line.
+
+    Attributes:
+        editor: the line that is being edited below them, or None.
+    """
+
+    def __init__(self, stream: TextIO, options: argparse.Namespace) -> None:
+        self._stream = stream
+        self._raw = options.raw
+        self._timestamps = options.timestamps
+        self._marked = stream.isatty()
+        self._colored = options.color == "always" or (
+            options.color == "auto" and self._marked and "NO_COLOR" not in os.environ
+        )
+        self.editor: LineEditor | None = None
+
+    def message(self, message: str | bytes) -> None:
+        """Write a message that came."""
+        if self._raw and self.editor is None:
+            data = message.encode() if isinstance(message, str) else message
+            self._stream.flush()
+            self._stream.buffer.write(data + b"\n")
+            self._stream.flush()
+            return
+        if isinstance(message, str):
+            text = message if self._raw else escape(message)
+        else:
+            shown = message[:_SHOWN].hex(" ") + (" ..." if len(message) > _SHOWN else "")
+            text = f"({len(message)} bytes) {shown}"
+        self._line("received", f"< {text}" if self._marked else text)
+
+    def note(self, text: str, kind: str = "note") -> None:
+        """Write a remark of ours."""
+        self._line(kind, escape(text))
+
+    def _line(self, kind: str, text: str) -> None:
+        if self._timestamps:
+            now = time.time()
+            text = f"[{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03}] {text}"
+        if self._colored:
+            text = f"{_COLORS[kind]}{text}{_PLAIN}"
+        if self.editor is not None:
+            self.write(f"\r\x1b[K{text}\n{self.editor.draw(columns())}")
+        else:
+            self.write(f"{text}\n")
+
+    def write(self, text: str) -> None:
+        """Write at once; what the stream's encoding lacks is escaped."""
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self._stream.flush()
+
+
+def columns() -> int:
+    """Return the width of the terminal."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+# In pipes
+
+
+def _pipe(ws: WebSocket, output: Output) -> None:
+    """Send the lines of standard input; print what comes back until the Close is answered."""
+    # Its errors are ours to raise, not for gevent to print.
+    failures: list[Exception] = []
+
+    def send() -> None:
+        try:
+            _send_lines(ws)
+        except ConnectionClosed:
+            pass  # The receiving side tells.
+        except Exception as error:
+            failures.append(error)
+            ws.begin_close(1001, "")
+
+    sender = gevent.spawn(send)
+    try:
+        for message in _messages(ws):
+            output.message(message)
+        ws.wait_closed()
+        if failures:
+            raise failures[0]
+    finally:
+        sender.kill(block=False)
+
+
+def _messages(ws: WebSocket) -> Iterator[Any]:
+    """Give the messages until the connection is over, in whatever way."""
+    while True:
+        try:
+            message = ws.receive()
+        except ConnectionClosed:
+            return
+        yield message
+
+
+def _send_lines(ws: WebSocket) -> None:
+    """Send standard input line by line, then a Close."""
+    pool = gevent.get_hub().threadpool
+    descriptor = sys.stdin.fileno()
+    # The beginning of a line, in pieces: joining each time would cost the square of a long one.
+    pieces: list[bytes] = []
+    number = 0
+    while True:
+        # In a thread: not every kind of file can tell when there is something to read.
+        data = pool.apply(os.read, (descriptor, _READ_SIZE))
+        first, *others = data.split(b"\n")
+        pieces.append(first)
+        if not others and data:
+            continue
+        lines = [b"".join(pieces), *others]
+        # What is behind the last line end is no line, until the input ends.
+        pieces = [lines.pop()] if data or not lines[-1] else []
+        for line in lines:
+            number += 1
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                raise TerminalError(
+                    f"line {number} of the input is not UTF-8, which a text message is"
+                ) from None
+            ws.send(text)
+        if not data:
+            break
+    try:
+        # Many servers drop what they still have to say once they see a Close: they get a round trip first.
+        ws.ping().wait(5)
+    except PingTimeout:
+        pass
+    ws.end_sending()
+
+
+# At the terminal
+
+
+class Session:
+    """A person, a terminal and a WebSocket."""
+
+    def __init__(self, ws: WebSocket, output: Output) -> None:
+        self._ws = ws
+        self._output = output
+        self._editor = LineEditor()
+
+    def run(self) -> None:
+        """Go on until the WebSocket is closed."""
+        ws, output = self._ws, self._output
+        agreed = [f"subprotocol {ws.subprotocol}"] if ws.subprotocol else []
+        agreed += [f"extensions {ws.extensions}"] if ws.extensions else []
+        output.note(
+            f"connected to {ws.request.host}"
+            + (f" ({', '.join(agreed)})" if agreed else "")
+            + "; /help helps"
+        )
+        with _keys(sys.stdin.fileno()):
+            output.editor = self._editor
+            output.write(self._editor.draw(columns()))
+            keyboard = gevent.spawn(self._type)
+            try:
+                for message in _messages(ws):
+                    output.message(message)
+                ws.wait_closed()
+            finally:
+                output.editor = None
+                output.write("\r\x1b[K")
+                keyboard.kill(block=False)
+
+    def _type(self) -> None:
+        """Read the keyboard to the end."""
+        descriptor = sys.stdin.fileno()
+        editor = self._editor
+        while not editor.ended:
+            wait_read(descriptor)
+            data = os.read(descriptor, _READ_SIZE)
+            if not data:
+                break
+            for line in editor.feed(data):
+                self._output.write(f"\r\x1b[K> {line}\n")
+                if line:
+                    self._do(line)
+            if self._output.editor is not None:
+                self._output.write(editor.draw(columns()))
+        self._ws.begin_close(1000, "")
+
+    def _do(self, line: str) -> None:
+        """Do what a line says."""
+        try:
+            if line.startswith("/") and not line.startswith("//"):
+                self._command(*line[1:].partition(" ")[::2])
+            else:
+                self._ws.send(line[1:] if line.startswith("/") else line)
+        except (TerminalError, WebSocketError, OSError, TypeError, ValueError) as error:
+            self._output.note(str(error), "error")
+
+    def _command(self, name: str, argument: str) -> None:
+        argument = argument.strip()
+        if name == "ping":
+            gevent.spawn(self._show_pong, self._ws.ping(argument))
+        elif name == "binary":
+            if not argument:
+                raise TerminalError("/binary takes the name of a file")
+            with open(os.path.expanduser(argument), "rb") as file:
+                data = file.read()
+            self._ws.send(data)
+            self._output.note(f"sent {len(data)} bytes")
+        elif name == "close":
+            code, _, reason = argument.partition(" ")
+            if code and not (code.isascii() and code.isdecimal() and len(code) < 6):
+                raise TerminalError(f"/close takes a number, not {code!r}")
+            # In a greenlet of its own: it waits, and this one reads the keyboard.
+            self._ws.end_sending(int(code) if code else 1000, reason)
+        elif name == "help":
+            for help_line in _HELP.splitlines():
+                self._output.note(help_line)
+        else:
+            raise TerminalError(
+                f"there is no command /{name}; /help names them, // sends a line that begins with /"
+            )
+
+    def _show_pong(self, pong: Pong) -> None:
+        try:
+            self._output.note(f"pong after {pong.wait(60) * 1000:.1f} ms")
+        except WebSocketError as error:
+            self._output.note(str(error), "error")
+
+
+@contextmanager
+def _keys(descriptor: int) -> Iterator[None]:
+    """Have the terminal hand over each key as it is typed, without showing it."""
+    import termios
+
+    before = termios.tcgetattr(descriptor)
+    changed = termios.tcgetattr(descriptor)
+    # Ctrl-C and Ctrl-Z go on meaning what they mean.
+    changed[3] &= ~(termios.ICANON | termios.ECHO)
+    # So that Enter, Ctrl-V and Ctrl-O come as they are.
+    changed[3] &= ~termios.IEXTEN
+    changed[6][termios.VMIN], changed[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
