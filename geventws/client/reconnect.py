@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 from gevent.event import Event
 
 from ..exceptions import (
+    ConcurrencyError,
     ConnectError,
     ConnectionClosed,
     InvalidMessage,
@@ -116,24 +118,24 @@ class Reconnector:
         return f"<Reconnector {show(self._uri)} retries={self.retries}>"
 
     def stop(self) -> None:
-        """Let the iteration end: a delay at once, an open WebSocket with 1000. Does not wait.
+        """Let the iteration end, with 1000 for the WebSocket that is open. Does not wait.
 
-        An attempt that is under way is finished first, within `open_timeout`.
+        Its `receive` and iteration go on until the server has answered the Close. A delay ends at once; an
+        attempt that is under way is finished first, within `open_timeout`.
         """
         self._stopped.set()
-        if self.websocket is not None:
-            self.websocket.begin_close(1000, "")
+        if self.websocket is not None and not self.websocket.closed:
+            gevent.spawn(_end_sending, self.websocket)
 
     def __iter__(self) -> Iterator[WebSocket]:
         """Give one open WebSocket after the other; each is closed when the next one is asked for.
 
         Raises:
             WebSocketError: that is final, or the last one where `max_retries` is reached.
+            ConcurrencyError: if it is being iterated over already.
         """
         if self._iterating:
-            raise RuntimeError(
-                "this Reconnector is iterated over already; make another with connect_forever()"
-            )
+            raise ConcurrencyError("this is being iterated over already; make another with connect_forever()")
         self._iterating = True
         try:
             while not self._stopped.is_set():
@@ -189,6 +191,13 @@ class Reconnector:
             if asked.isascii() and asked.isdigit() and len(asked) < 10:
                 delay += min(int(asked), self._max_delay)
         return delay
+
+
+def _end_sending(ws: WebSocket) -> None:
+    try:
+        ws.end_sending()
+    except ConnectionClosed:
+        pass
 
 
 def connect_forever(

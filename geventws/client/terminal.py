@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ _SHOWN = 256
 
 #: Bytes that are read from standard input at a time.
 _READ_SIZE = 64 * 1024
+
+#: Seconds that a server has for its Close where the user does not wait for it.
+_PATIENCE = 1.0
 
 _COLORS = {"received": "\x1b[36m", "note": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
@@ -114,8 +118,13 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         TerminalError, WebSocketError: with a text for standard error.
-        KeyboardInterrupt: after closing.
+        SystemExit: after SIGINT or SIGTERM, when it is closed.
     """
+    with _signals_end_it():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     try:
         ws = connect(options.uri, **_connect_arguments(options))
@@ -130,10 +139,10 @@ def run(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         # Nobody reads any more. What is buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ws.close(1001)
+        _leave(ws)
         return 1
     except BaseException:
-        ws.close(1001)
+        _leave(ws)
         raise
     end = ws.close_error
     good = isinstance(end, ConnectionClosedOK)
@@ -142,6 +151,33 @@ def run(options: argparse.Namespace) -> int:
     elif not good:
         raise TerminalError(f"closed: {end}")
     return 0 if good else 1
+
+
+def _leave(ws: WebSocket) -> None:
+    """Close, without much patience."""
+    ws.begin_close(1001, "")
+    ws.wait_closed(_PATIENCE)
+    ws.abort()
+
+
+@contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end this greenlet with SystemExit, so that everything is closed and put back.
+
+    A KeyboardInterrupt would come up in the event loop, which prints it.
+    """
+    current = gevent.getcurrent()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    watchers = [
+        gevent.signal_handler(number, gevent.kill, current, SystemExit(128 + number)) for number in previous
+    ]
+    try:
+        yield
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _connect_arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What goes wrong in `connect`: each failure has its own exception that says what to do, and leaves nothing."""
+"""What goes wrong in `connect`: each failure has its own exception, says what to do, and leaves nothing."""
 
 from __future__ import annotations
 
