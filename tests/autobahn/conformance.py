@@ -2,9 +2,10 @@
 """Run the official Autobahn|Testsuite against geventws and compare each case with expected.json.
 
 For each hosting mode a server is started as a process of its own, the suite's fuzzing client is run
-against it a group of cases at a time, and the server is stopped with SIGTERM. The run fails when any
-verdict differs from the committed one in either direction, when a case is missing or new, and when
-the server does not end with status 0 or writes a traceback.
+against it a group of cases at a time, and the server is stopped with SIGTERM. In the modes of the client it
+is the other way round: a client of ours goes through the cases of the suite's fuzzing server. The run fails
+when any verdict differs from the committed one in either direction, when a case is missing or new, and when
+the server or client under test does not end with status 0 or writes a traceback.
 
 A case that differs is run again alone, up to twice, before it counts: the suite's timers are as
 short as half a second, which a busy machine can miss. The output says so.
@@ -47,21 +48,30 @@ RERUNS = 2
 MAX_RERUN_CASES = 20
 
 
+READY = r"^listening on ws://(?P<address>\S+)$"
+
+
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """How to start a server: the arguments to Python, the build it must run, the line that gives its address."""
+    """How to start what is tested: the arguments to Python, the build it must run; for a server the line that
+    gives its address, for a client that it is one."""
 
     command: tuple[str, ...]
     build: str
-    ready: str = r"^listening on ws://(?P<address>\S+)$"
+    ready: str = READY
+    client: bool = False
 
 
 ECHO = ("-m", "geventws", "echo", "--port", "0", "--compression")
 ECHO += ("--max-message-size", "none", "--max-fragments", "none")
 
+ECHO_CLIENT = (str(HERE / "echo_client.py"),)
+
 MODES = {
     "standalone-compiled": Mode(ECHO, "compiled"),
     "standalone-pure": Mode(ECHO, "pure"),
+    "client-compiled": Mode(ECHO_CLIENT, "compiled", client=True),
+    "client-pure": Mode(ECHO_CLIENT, "pure", client=True),
 }
 
 
@@ -204,8 +214,8 @@ class ModeRun:
 
         suite.wait_until(ended, self.deadline)
 
-    def run_again(self, server: Server, address: str) -> None:
-        """Run the cases that differ again, each alone."""
+    def run_again(self, *target: object) -> None:
+        """Run the cases that differ again, each alone; `target` is what `cases` takes first."""
         differences = self.outcome.differences()
         if len(differences) > MAX_RERUN_CASES:
             self.say(f"{len(differences)} cases differ: too many to be run again")
@@ -214,7 +224,7 @@ class ModeRun:
             self.outcome.reruns[case] = [self.outcome.verdict(case)]
             for attempt in range(1, RERUNS + 1):
                 self.outcome.results.pop(case, None)
-                self.cases(server, address, [case], f"{case}-again-{attempt}")
+                self.cases(*target, [case], f"{case}-again-{attempt}")
                 verdict = self.outcome.verdict(case)
                 self.outcome.reruns[case].append(verdict)
                 if verdict == self.outcome.expected.get(case):
@@ -223,6 +233,58 @@ class ModeRun:
                     self.say(f"case {case} does not end: no more cases are run again")
                     return
             self.say(verdicts.rerun_line(self.outcome, case))
+
+
+class ClientRun(ModeRun):
+    """The suite's server, and all its cases with our client."""
+
+    def run(self) -> Outcome:
+        if not self.check_build():
+            return self.outcome
+        self.say(self.outcome.version)
+        try:
+            for chunk, cases in verdicts.chunks(self.outcome.expected).items():
+                started = time.monotonic()
+                self.cases(cases, chunk)
+                self.say(f"group {chunk}: {len(cases)} cases in {time.monotonic() - started:.1f} s")
+            self.run_again()
+        except (OutOfTime, ServerLost) as error:
+            self.outcome.faults.append(str(error))
+        return self.outcome
+
+    def cases(self, cases: list[str], label: str) -> None:  # type: ignore[override]
+        """Run cases; what has ended is kept even when this raises.
+
+        Raises:
+            OutOfTime: the mode's deadline has passed.
+            ServerLost: the suite has ended.
+        """
+        stem = f"{self.name}-{label}"
+        results = self.out / "results" / f"{stem}.pickle"
+        results.touch()
+        self.result_files.append(results)
+        spec = {"outdir": str(self.out), "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
+        spec_file = self.out / "results" / f"{stem}.json"
+        spec_file.write_text(json.dumps(spec))
+        suite_command = [sys.executable, str(HERE / "run.py"), str(self.suite), "server"]
+        suite_command += [str(spec_file), str(results)]
+        log = self.out / "results" / f"{stem}.log"
+        try:
+            with Server(suite_command, log, ready=READY, cwd=self.out, env=self.environ) as suite:
+                command = [sys.executable, *self.mode.command, suite.address(), self.name, str(len(cases))]
+                with Child(
+                    command, self.out / f"client-{stem}.log", cwd=self.out, env=self.environ
+                ) as client:
+                    self.watch(client, suite, results)
+                    status = client.process.poll()
+        finally:
+            self.outcome.results.update({result["id"]: result for result in run.read_results(results)})
+        if status:
+            self.outcome.faults.append(f"the client ended with status {status} in {stem}: see {client.log}")
+        if TRACEBACK in client.text():
+            self.outcome.faults.append(f"the client wrote a traceback in {stem}: see {client.log}")
+        if TRACEBACK in suite.text():
+            self.outcome.faults.append(f"the suite wrote a traceback in {stem}: see {suite.log}")
 
 
 def arguments() -> argparse.Namespace:
@@ -314,7 +376,8 @@ def main() -> int:
     for name in options.mode or MODES:
         cases = expected if name in options.full else chosen
         timeout = options.timeout or (FULL_TIMEOUT if verdicts.slow(cases) else MODE_TIMEOUT)
-        mode_run = ModeRun(name, cases, suite=suite, out=out, timeout=timeout)
+        kind = ClientRun if MODES[name].client else ModeRun
+        mode_run = kind(name, cases, suite=suite, out=out, timeout=timeout)
         outcomes.append(mode_run.run())
         result_files += mode_run.result_files
     tool(HERE / "run.py", suite, "report", out, *result_files)

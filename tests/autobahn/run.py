@@ -3,12 +3,13 @@
 
     run.py SUITE list                          versions, groups and case numbers, as JSON
     run.py SUITE client SPEC.json [RESULTS]    test a server: as `wstest -m fuzzingclient`
-    run.py SUITE server SPEC.json              test clients: as `wstest -m fuzzingserver`; ends with SIGTERM
+    run.py SUITE server SPEC.json [RESULTS]    test clients: as `wstest -m fuzzingserver`; ends with SIGTERM
     run.py SUITE report OUTDIR RESULTS...      one HTML report from the results of any number of runs
 
 Left alone, the suite keeps all results in memory until its last case has ended, so that a run which
 hangs loses everything. With RESULTS each finished case is appended to that file at once (one pickle a
-case) and no report is written; `report` makes it from those files later.
+case) and no report is written; `report` makes it from those files later. `server` then listens on a port of
+its own, and says which, instead of the one in SPEC.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import collections
 import json
 import pathlib
 import pickle
+import socket
 import sys
 
 
@@ -49,34 +51,49 @@ def list_cases():
     )
 
 
+def keep_results(fuzzing, results):
+    """Have each result appended to a file as soon as its case has ended."""
+    log_case = fuzzing.FuzzingFactory.logCase
+
+    def keep(factory, result):
+        log_case(factory, result)
+        with open(results, "ab") as file:
+            pickle.dump(result, file)
+
+    fuzzing.FuzzingFactory.logCase = keep
+    fuzzing.FuzzingFactory.createReports = lambda factory: None
+
+
 def client(spec_file, results=None):
     from autobahntestsuite import fuzzing
     from twisted.internet import reactor
 
     spec = json.loads(pathlib.Path(spec_file).read_text())
     if results:
-        log_case = fuzzing.FuzzingFactory.logCase
-
-        def keep(factory, result):
-            log_case(factory, result)
-            with open(results, "ab") as file:
-                pickle.dump(result, file)
-
-        fuzzing.FuzzingFactory.logCase = keep
-        fuzzing.FuzzingFactory.createReports = lambda factory: None
+        keep_results(fuzzing, results)
     fuzzing.startClient(spec)
     reactor.run()
     return None if results else counts(spec)
 
 
-def server(spec_file):
+def server(spec_file, results=None):
     from autobahntestsuite import fuzzing
     from twisted.internet import reactor
 
     spec = json.loads(pathlib.Path(spec_file).read_text())
-    fuzzing.startServer(spec, spec.get("webport", 0))
+    if results:
+        keep_results(fuzzing, results)
+        # The suite wants to know its port before it listens.
+        listener = socket.create_server(("127.0.0.1", 0), backlog=50)
+        listener.setblocking(False)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        factory = fuzzing.FuzzingServerFactory({**spec, "url": f"ws://{address}"})
+        reactor.adoptStreamPort(listener.fileno(), socket.AF_INET, factory)
+        reactor.callWhenRunning(print, f"listening on ws://{address}", flush=True)
+    else:
+        fuzzing.startServer(spec, spec.get("webport", 0))
     reactor.run()
-    return counts(spec)
+    return None if results else counts(spec)
 
 
 def report(outdir, *results):
