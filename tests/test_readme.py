@@ -35,7 +35,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_there_are_programs() -> None:
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
 
 
 @pytest.mark.parametrize("program", [0], indirect=True)
@@ -45,6 +45,17 @@ def test_first_server_echoes(program: Path) -> None:
             client.send(message)
             assert client.recv(timeout=20) == message
         assert process.stop() == 0
+
+
+def test_client_talks_to_the_server(tmp_path: Path) -> None:
+    client = tmp_path / "client.py"
+    with Process("-m", "geventws", "echo", "--port", "0") as server:
+        client.write_text(PROGRAMS[2].replace("ws://127.0.0.1:8888", server.url()))
+        with Process(client) as process:
+            assert process.read_line() == "hello"
+            assert process.wait() == 0
+            assert process.errors() == ""
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("program", [1], indirect=True)
