@@ -205,6 +205,8 @@ def _connect_http(sock: Any, proxy: Proxy, uri: URI, options: Options) -> None:
         raise ProxyError(f"the proxy {proxy} does not speak HTTP: {error}") from error
     if not 200 <= response.status < 300:
         advice = {
+            # tinyproxy's answer to credentials that are wrong.
+            401: "it does not know this user name and password",
             403: "its rules do not allow this server or port",
             405: "it knows no CONNECT: is it a proxy?",
             407: "it wants a user name and password: http://user:password@...",

@@ -180,6 +180,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("answer", "message", "final"),
         [
+            (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "user name and password", True),
             (b"HTTP/1.1 403 Forbidden\r\n\r\n", "rules", True),
             (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "cannot reach the server", False),
             (b"HTTP/1.1 200 OK\r\n\r\n\x81\x01x", "3 bytes where only the server may speak", False),
