@@ -138,6 +138,7 @@ class Scripted:
         self._listener = listener
         self._script = script or self.hold
         self._tls = tls
+        self._sockets: list[Any] = []
         self._greenlets = [gevent.spawn(self._accept)]
         self._released = Event()
 
@@ -149,6 +150,7 @@ class Scripted:
     def _accept(self) -> None:
         while True:
             sock, _ = self._listener.accept()
+            self._sockets.append(sock)
             self._greenlets.append(gevent.spawn(self._serve, sock))
 
     def _serve(self, sock: Any) -> None:
@@ -177,7 +179,9 @@ class Scripted:
         """End it all."""
         self._released.set()
         gevent.killall(self._greenlets, timeout=PATIENCE)
-        self._listener.close()
+        # Those that were not served yet.
+        for sock in (*self._sockets, self._listener):
+            sock.close()
 
 
 @contextlib.contextmanager
