@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
+
+# Nobody is made to install it.
+collect_ignore = [] if importlib.util.find_spec("locust") else ["test_locust.py"]
 
 
 @pytest.fixture(autouse=True)
