@@ -108,9 +108,10 @@ class Compression:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """The options of a server; times in seconds, sizes in bytes.
+    """The options of a server or a client; times in seconds, sizes in bytes.
 
-    `None` lifts a limit. What happens when one is reached stands behind it.
+    `None` lifts a limit. What happens when one is reached stands behind it. `connect` takes all but
+    `stop_timeout`, `origins`, `max_connections` and `process_request`.
 
     Attributes:
         max_message_size: bytes of one message after inflating. Default 1 MiB. Close code 1009,

@@ -193,8 +193,9 @@ def summary(
     lines = [
         "# Conformance",
         "",
-        "The official Autobahn|Testsuite's fuzzing client against geventws' echo server, compression on and",
-        "the limits on messages off. The run writes this page; changes belong in tests/autobahn/.",
+        "The official Autobahn|Testsuite's fuzzing client against geventws' echo server, and its fuzzing server",
+        "against geventws' client (modes client-*); compression on and the limits on messages off. The run",
+        "writes this page; changes belong in tests/autobahn/.",
         "",
         f"Made by `{command}` with " + ", ".join(f"{name} {v}" for name, v in versions.items()) + ".",
         "",
