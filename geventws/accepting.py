@@ -41,6 +41,12 @@ _LOG_INTERVAL = 10.0
 _READ, _WRITE = 1, 2
 
 
+class _Serving(Greenlet):  # type: ignore[misc]
+    """A greenlet that does not remember the stack of its spawner, which is always the acceptor."""
+
+    spawning_stack_limit = 0
+
+
 class Greenlets(Pool):  # type: ignore[misc]
     """A Pool without a limit, and without what that would need."""
 
@@ -50,7 +56,7 @@ class Greenlets(Pool):  # type: ignore[misc]
 
     def spawn(self, *args: Any, **kwargs: Any) -> Any:
         """Start a greenlet and keep it until it is done; as `Pool.spawn`."""
-        greenlet = Greenlet(*args, **kwargs)
+        greenlet = _Serving(*args, **kwargs)
         greenlet.rawlink(self._discard)
         self.greenlets.add(greenlet)
         self._empty_event.clear()

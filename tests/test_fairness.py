@@ -144,7 +144,7 @@ def test_broadcasts_behind_fragments_count_as_waiting() -> None:
         gevent.sleep(0)
         count = 0
         while not ws.is_slow():
-            ws.send_shared(SharedMessage(""), None)
+            ws.put_shared(SharedMessage(""), None)
             count += 1
             assert count <= 1001
         go_on.set()
