@@ -25,7 +25,7 @@ _CHUNK = 16 * 1024
 class TLSTransport(Transport):
     """A `Transport` over an SSLSocket whose handshake is done; from gevent or the standard library."""
 
-    __slots__ = ("_held", "_read_wants_write", "_write_wants_read")
+    __slots__ = ("_held", "_read_wants_write", "_scheduled", "_write_wants_read")
 
     def start(self, data: bytes) -> None:
         """Begin to read, `data` first: what came behind the opening handshake."""
@@ -33,18 +33,27 @@ class TLSTransport(Transport):
         self._held: bytes | None = None
         self._read_wants_write = False
         self._write_wants_read = False
+        #: `_on_decrypted` is among the loop's callbacks.
+        self._scheduled = False
         Transport.start(self, data)
-        self._loop.run_callback(self._on_decrypted)
+        self._schedule()
 
     def resume(self) -> None:
         """Read again."""
         paused = self.paused
         Transport.resume(self)
         if paused and not self.ended:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Read in the loop's next turn: once, or the turns of a peer that never stops would add up."""
+        if not self._scheduled:
+            self._scheduled = True
             self._loop.run_callback(self._on_decrypted)
 
     def _on_decrypted(self) -> None:
         """The callback for bytes that may be in the TLS object, of which no watcher tells."""
+        self._scheduled = False
         try:
             if not self.ended and not self._lingering and not self.paused:
                 self._read()
@@ -89,7 +98,9 @@ class TLSTransport(Transport):
             return self._receive_views((view,))
 
     def _receive_block(self, wanted: int) -> int:
-        with self._core.block.room(wanted) as room, memoryview(self._buffer) as view:
+        # Held here: the view of it does not, and whatever Python code runs below may end the connection.
+        block = self._core.block
+        with block.room(wanted) as room, memoryview(self._buffer) as view:
             return self._receive_views((room, view))
 
     def _receive_views(self, views: tuple[memoryview, ...]) -> int:
@@ -118,7 +129,7 @@ class TLSTransport(Transport):
             if not filled:
                 raise
         if filled:
-            self._loop.run_callback(self._on_decrypted)
+            self._schedule()
         return filled
 
     def _send(self) -> int:

@@ -132,6 +132,46 @@ def test_both_ways_at_once() -> None:
         sending.get(timeout=PATIENCE)
 
 
+class Endless:
+    """A TLS socket in which there is always something decrypted, and nothing else of one."""
+
+    def __init__(self, sock: Any, data: bytes) -> None:
+        self._sock = sock
+        self._data = data
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def unwrap(self) -> None:
+        raise OSError
+
+    def recv_into(self, free: memoryview) -> int:
+        self.reads += 1
+        free[:] = self._data
+        return len(self._data)
+
+
+def test_the_turns_of_a_peer_that_never_stops_do_not_add_up() -> None:
+    """A callback of somebody else waits for one turn of it, however often the loop went round before."""
+    theirs, ours = socket_pair()
+    # A message that fills each read to the last byte; and a byte for the watcher, which fires every time.
+    endless = Endless(theirs, binary(bytes(READ_SIZE - 14)))
+    ours.sendall(b"x")
+    ws = make_websocket(endless)
+    ws.discard_messages()
+    try:
+        with LoopCounter() as turns:
+            wait_until(lambda: turns.count >= 40)
+        before = endless.reads
+        gevent.sleep(0)
+        assert endless.reads - before <= 4
+        assert not ws.closed
+    finally:
+        ws.abort()
+        ours.close()
+
+
 @pytest.mark.parametrize("stalled", ["writing", "reading", "idle"])
 def test_nothing_spins_while_the_peer_stalls(stalled: str) -> None:
     """The loop turns for other reasons only: in 0.3 s fewer than ten times, and next to no CPU."""
