@@ -18,7 +18,6 @@ __all__ = ["current_greenlet", "monotonic", "receive_block", "receive_into", "se
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    bint is_ascii "PyUnicode_IS_COMPACT_ASCII" (object text)
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
@@ -112,7 +111,7 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset, bin
         if PyBytes_Check(chunk):
             vector[used].iov_base = PyBytes_AS_STRING(chunk)
             vector[used].iov_len = PyBytes_GET_SIZE(chunk)
-        elif isinstance(chunk, str) and is_ascii(chunk):
+        elif isinstance(chunk, str) and chunk.isascii():
             vector[used].iov_base = <void *>PyUnicode_AsUTF8AndSize(chunk, &length)
             vector[used].iov_len = length
         else:

@@ -103,7 +103,7 @@ cdef class Block:
             else:
                 try:
                     _PyBytes_Resize(&self._data, capacity)
-                except MemoryError:
+                except:
                     # It has let go of the object.
                     self._clear()
                     raise
@@ -169,7 +169,7 @@ cdef class Block:
         if self._capacity != self.size:
             try:
                 _PyBytes_Resize(&self._data, self.size)
-            except MemoryError:
+            except:
                 self._clear()
                 raise
         data = <bytes>self._data
