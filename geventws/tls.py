@@ -60,16 +60,14 @@ class TLSTransport(Transport):
         except BaseException as error:
             self.crash(error)
 
-    def _on_readable(self) -> None:
-        """The read watcher's callback."""
+    def serve(self) -> None:
+        """Receive and handle what is there; for the turn, in the hub."""
         try:
-            if self._turn.libuv:
-                self._read_watcher.start(self._on_readable)
             if self._write_wants_read and not self._lingering:
                 self._write_wants_read = False
                 self._write()
                 self._tell_drained()
-            if self.ended:
+            if self.ended or self.paused:
                 return
             if self._lingering:
                 self._read_away()

@@ -1,41 +1,34 @@
 cimport cython
 
+from geventws.deadlines cimport Deadlines
 from geventws.protocol.connection cimport Connection
 from geventws.receiver cimport Receiver
-from geventws.turn cimport Turn, Writer
+from geventws.turn cimport Turn
 from geventws.wire cimport monotonic, receive_block, receive_into, send_chunks
 
 
-cdef class Transport(Writer):
+cdef class Transport(Deadlines):
     cdef object _broken
     cdef bytearray _buffer
-    cdef object _close_timer
     cdef Connection _core
     cdef int _descriptor
     cdef bint _finishing
     cdef object _hub
     cdef long long _lingered
     cdef bint _lingering
-    cdef object _loop
     cdef Py_ssize_t _offset
-    cdef bint _overdue
     cdef bint _peer_ended
-    cdef double _progress_at
     cdef object _read_watcher
     cdef Receiver _receiver
     cdef object _socket
     cdef Turn _turn
-    cdef double _write_timeout
-    cdef object _write_timer
     cdef object _write_watcher
     cdef readonly bint blocked
     cdef readonly long long bytes_received
     cdef readonly long long bytes_sent
     cdef readonly bint corked
-    cdef readonly bint ended
     cdef public double last_received
     cdef readonly bint paused
-    cdef readonly bint write_timed_out
 
     cpdef start(self, bytes data)
     @cython.locals(core=Connection, behind=Py_ssize_t, count=Py_ssize_t, wanted=Py_ssize_t)
@@ -63,12 +56,8 @@ cdef class Transport(Writer):
     cdef _remove(self, Py_ssize_t count)
     cdef _block(self)
     cdef _wait_writable(self)
-    cdef _start_write_timer(self, double seconds)
-    cdef _stop_write_timer(self)
     cdef _unblock(self)
     cpdef finish(self, object timeout)
-    cpdef set_close_deadline(self, object timeout)
-    cpdef cancel_deadline(self)
     cdef _linger(self)
     cdef bint _end_output(self) except -1
     @cython.locals(receiver=Receiver)

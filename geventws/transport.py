@@ -22,10 +22,11 @@ import logging
 import socket
 from typing import Any
 
+from .deadlines import Deadlines
 from .protocol.closing import Phase
 from .protocol.connection import Connection
 from .receiver import Receiver
-from .turn import Writer, turn_of
+from .turn import turn_of
 from .wire import monotonic, receive_block, receive_into, send_chunks
 
 __all__ = ["Transport"]
@@ -41,30 +42,24 @@ _LARGE_READS = 4
 #: Bytes that are read away, at the most, while the peer ends TCP.
 LINGER_BYTES = 32 * 1024 * 1024
 
-#: Seconds that a loop which was held up gets to see that a socket has become writable.
-_GRACE = 0.05
-
 _READ, _WRITE = 1, 2
 
 
-class Transport(Writer):
+class Transport(Deadlines):
     """Moves bytes between a socket and a `Connection`.
 
     Attributes:
-        corked: replies are gathered; they leave at the end of the loop's turn.
+        corked: replies are gathered; they leave when the input of this portion of the turn was handled.
         blocked: the socket takes nothing more at the moment.
         paused: reading is stopped, for the application has not received what came.
-        ended: the socket is closed.
-        write_timed_out: because of `write_timeout`.
         last_received: when bytes came last, in seconds of `time.monotonic`.
         bytes_received, bytes_sent: counts, before TLS.
     """
 
     __slots__ = (
-        "_broken", "_buffer", "_close_timer", "_core", "_descriptor", "_finishing", "_hub", "_lingered",
-        "_lingering", "_loop", "_offset", "_overdue", "_peer_ended", "_progress_at", "_read_watcher",
-        "_receiver", "_socket", "_turn", "_write_timeout", "_write_timer", "_write_watcher", "blocked",
-        "bytes_received", "bytes_sent", "corked", "ended", "last_received", "paused", "write_timed_out",
+        "_broken", "_buffer", "_core", "_descriptor", "_finishing", "_hub", "_lingered", "_lingering",
+        "_offset", "_peer_ended", "_read_watcher", "_receiver", "_socket", "_turn", "_write_watcher",
+        "blocked", "bytes_received", "bytes_sent", "corked", "last_received", "paused",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +74,7 @@ class Transport(Writer):
             hub: gevent's hub of this thread.
             write_timeout: seconds without progress of a write until it is aborted; None for no limit.
         """
+        Deadlines.__init__(self, hub.loop, write_timeout)
         if sock.gettimeout() != 0:
             sock.settimeout(0)
         self._socket = sock
@@ -87,18 +83,10 @@ class Transport(Writer):
         core.direct = True
         self._receiver: Receiver | None = receiver
         self._hub = hub
-        self._loop = hub.loop
         self._turn = turn_of(hub)
         self._buffer = self._turn.buffer
         self._read_watcher = self._loop.io(self._descriptor, _READ)
         self._write_watcher: Any = None
-        self._write_timeout = -1.0 if write_timeout is None else write_timeout
-        self._write_timer: Any = None
-        self._close_timer: Any = None
-        #: When a write began to wait, or moved last and waits again; -1 since it moved.
-        self._progress_at = -1.0
-        #: The time of a write that waits is over, and it gets `_GRACE`.
-        self._overdue = False
         #: Bytes of the first chunk that have left already.
         self._offset = 0
         #: TCP is to be ended when all has been written.
@@ -110,7 +98,7 @@ class Transport(Writer):
         self._peer_ended = False
         #: Why nothing can be written any more, or ""; what the peer sent before that is still read.
         self._broken = ""
-        self.corked = self.blocked = self.paused = self.ended = self.write_timed_out = False
+        self.corked = self.blocked = self.paused = False
         self.last_received = monotonic()
         self.bytes_received = self.bytes_sent = 0
 
@@ -124,10 +112,20 @@ class Transport(Writer):
     # Reading
 
     def _on_readable(self) -> None:
-        """The read watcher's callback."""
+        """The read watcher's callback: `serve` follows, in this turn."""
         try:
             if self._turn.libuv:
                 self._read_watcher.start(self._on_readable)
+            self._turn.add(self)
+        except BaseException as error:
+            self.crash(error)
+
+    def serve(self) -> None:
+        """Receive and handle what is there; for the turn, in the hub."""
+        try:
+            if self.paused or self.ended:
+                # By another connection's handler, since the loop told of it.
+                return
             if self._lingering:
                 self._read_away()
             else:
@@ -165,6 +163,7 @@ class Transport(Writer):
                 return
 
     def _receive(self) -> int:
+        """Receive into the buffer: the count, 0 at the end of the stream, -1 if nothing was there."""
         return receive_into(self._descriptor, self._buffer)
 
     def _receive_block(self, wanted: int) -> int:
@@ -184,7 +183,7 @@ class Transport(Writer):
         if lent:
             self._core.keep()
         if self._core.out:
-            self._turn.add(self)
+            self._turn.write(self)
         elif not self.ended:
             self.flush()
 
@@ -324,22 +323,7 @@ class Transport(Writer):
             self.blocked = True
             # A peer that does not read has its Pings remembered, not answered one by one.
             self._core.hold_pongs = True
-        if self._progress_at < 0:
-            self._progress_at = monotonic()
-        if self._write_timeout >= 0 and self._write_timer is None:
-            self._overdue = False
-            self._start_write_timer(self._write_timeout)
-
-    def _start_write_timer(self, seconds: float) -> None:
-        # libuv counts in milliseconds, and warns of less.
-        self._write_timer = self._loop.timer(max(seconds, 0.001))
-        self._write_timer.start(self._on_write_timeout)
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.stop()
-            self._write_timer.close()
-            self._write_timer = None
+        self._watch_write()
 
     def _wait_writable(self) -> None:
         if self._write_watcher is None:
@@ -370,26 +354,6 @@ class Transport(Writer):
         if receiver is not None:
             receiver.handle_drained()
 
-    def _on_write_timeout(self) -> None:
-        """The write timer's callback: nothing has moved, or something has and it starts again."""
-        try:
-            self._stop_write_timer()
-            left = self._progress_at + self._write_timeout - monotonic()
-            # Timers are exact to a fraction of a millisecond, not to the last digit.
-            if left > self._write_timeout * 0.001:
-                self._overdue = False
-                self._start_write_timer(left)
-            elif not self._overdue:
-                # The loop may have been held up, and the peer have read meanwhile: the watcher has its
-                # turn. To try here would move bytes into what the kernel has left, which is no progress.
-                self._overdue = True
-                self._start_write_timer(_GRACE)
-            else:
-                self.write_timed_out = True
-                self.end(f"a write made no progress for {self._write_timeout:g} seconds (write_timeout)")
-        except BaseException as error:
-            self.crash(error)
-
     # Ending
 
     def finish(self, timeout: float | None) -> None:
@@ -406,19 +370,6 @@ class Transport(Writer):
         # Not at the end of the turn: nothing is gathered behind a Close, and mostly this is the end.
         self.flush()
         self.set_close_deadline(timeout)
-
-    def set_close_deadline(self, timeout: float | None) -> None:
-        """Give the closing handshake a deadline in seconds, unless it has one."""
-        if timeout is not None and self._close_timer is None and not self.ended:
-            self._close_timer = self._loop.timer(timeout)
-            self._close_timer.start(self._on_close_timeout, timeout)
-
-    def cancel_deadline(self) -> None:
-        """Take the deadline off."""
-        if self._close_timer is not None:
-            self._close_timer.stop()
-            self._close_timer.close()
-            self._close_timer = None
 
     def _on_close_timeout(self, timeout: float) -> None:
         """The close timer's callback."""

@@ -1,7 +1,8 @@
 cimport cython
 
 
-cdef class Writer:
+cdef class Member:
+    cpdef serve(self)
     cpdef flush(self)
 
 
@@ -9,11 +10,19 @@ cdef class Turn:
     cdef bint _alone
     cdef long long _iteration
     cdef object _loop
+    cdef list _ready
+    cdef bint _serving
     cdef list _writers
     cdef readonly bytearray buffer
     cdef readonly bint libuv
 
     @cython.locals(iteration="long long")
-    cpdef add(self, Writer writer)
-    @cython.locals(writers=list, writer=Writer, done=Py_ssize_t)
-    cpdef _end(self)
+    cpdef add(self, Member member)
+    cpdef write(self, Member member)
+    @cython.locals(ready=list, member=Member, portion=Py_ssize_t, left=Py_ssize_t)
+    cpdef _serve_all(self)
+    @cython.locals(writers=list, member=Member, done=Py_ssize_t)
+    cdef _write_all(self)
+
+
+cdef Py_ssize_t PORTION

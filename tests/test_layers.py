@@ -23,8 +23,8 @@ CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
 CONNECTION = {
-    "agreement", "broadcast", "channel", "keepalive", "pong", "receiver", "serving", "stacks", "stats", "tls",
-    "transport", "turn", "websocket", "wire",
+    "agreement", "broadcast", "channel", "deadlines", "keepalive", "pong", "receiver", "serving", "stacks",
+    "stats", "tls", "transport", "turn", "websocket", "wire",
 }  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {
