@@ -1,0 +1,58 @@
+"""A gunicorn worker with WebSockets: `gunicorn -k geventws.gunicorn.GeventWebSocketWorker app:app`.
+
+It is gunicorn's own pywsgi worker with our handler. The middleware works on `-k gevent` as it is; here
+clients are told when the worker stops, at once and not when `graceful_timeout` is over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
+
+from .pywsgi import WebSocketHandler, close_websockets
+
+__all__ = ["GeventWebSocketWorker"]
+
+
+class GunicornWebSocketHandler(WebSocketHandler, PyWSGIHandler):  # type: ignore[misc]
+    """Our handler, with gunicorn's environ and access log."""
+
+
+class GeventWebSocketWorker(GeventPyWSGIWorker):  # type: ignore[misc]
+    """Gives the application its WebSockets in `environ["wsgi.websocket"]`, as `WebSocketMiddleware` does.
+
+    On SIGTERM, on a reload and where a worker has served `max_requests`, all WebSockets get 1001; the
+    worker ends when they have answered, `graceful_timeout` at the latest.
+    """
+
+    wsgi_handler = GunicornWebSocketHandler
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._servers: list[Any] = []
+
+    def server_class(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the server of one listening socket."""
+        server = PyWSGIServer(*args, **kwargs)
+        self._servers.append(server)
+        return server
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """SIGTERM: gunicorn stops within a second; clients are told now."""
+        super().handle_exit(sig, frame)
+        self._tell_clients()
+
+    def handle_quit(self, sig: Any, frame: Any) -> None:
+        """SIGQUIT and SIGINT: gunicorn ends in a moment."""
+        self._tell_clients()
+        super().handle_quit(sig, frame)
+
+    def _tell_clients(self) -> None:
+        # A signal comes at any point of any greenlet: in the event loop, nothing is half done.
+        gevent.get_hub().loop.run_callback(self._close_websockets)
+
+    def _close_websockets(self) -> None:
+        for server in self._servers:
+            close_websockets(server)

@@ -1,0 +1,236 @@
+"""WebSockets on servers with a thread for each connection: each lives in its thread, with a hub of its own.
+
+Other threads may send, close and broadcast all the same. What they ask for is done by the WebSocket's own
+thread, which is woken through its event loop; they wait for the outcome, as far as a send waits at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import gevent.event
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original
+
+from ..exceptions import ConcurrencyError
+from ..websocket import WebSocket, as_payload
+
+if TYPE_CHECKING:
+    from ..pong import Pong
+
+__all__ = ["ThreadedWebSocket", "hub_of_this_thread"]
+
+# Those of the system, whether or not something is monkey-patched: it is threads that wait here.
+_get_ident = get_original("_thread", "get_ident")
+_allocate_lock = get_original("_thread", "allocate_lock")
+
+
+@contextlib.contextmanager
+def hub_of_this_thread() -> Iterator[None]:
+    """Let this thread have a hub; one that was made for this is gone, with its descriptors, at the end."""
+    if get_hub_if_exists() is not None:
+        yield
+        return
+    try:
+        yield
+    finally:
+        hub = get_hub_if_exists()
+        # The main thread's stays: it is for whoever comes next.
+        if hub is not None and not hub.loop.default:
+            hub.destroy()
+
+
+class _Call:
+    """What one thread asks of another, and the outcome."""
+
+    __slots__ = ("_error", "_function", "_lock", "_loop", "_result", "_switch")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._result: Any = None
+        self._error: BaseException | None = None
+        hub = get_hub_if_exists()
+        self._lock = self._loop = self._switch = None
+        if hub is None:
+            self._lock = _allocate_lock()
+            self._lock.acquire()
+        else:
+            # The other greenlets of this thread go on, and what other threads ask of it is done.
+            self._loop = hub.loop
+            self._switch = gevent.event.AsyncResult()
+
+    def run(self) -> None:
+        """Do it; in the other thread, in a greenlet of its own."""
+        try:
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
+        self.finish()
+
+    def fail(self, error: BaseException) -> None:
+        """It cannot be done any more."""
+        self._error = error
+        self.finish()
+
+    def finish(self) -> None:
+        """Wake the thread that waits."""
+        if self._lock is not None:
+            self._lock.release()
+        else:
+            try:
+                self._loop.run_callback_threadsafe(self._switch.set, True)
+            except Exception:
+                # That thread has not waited for it, and its loop is gone.
+                pass
+
+    def wait(self) -> Any:
+        """Wait for the outcome; in the thread that asks."""
+        if self._lock is not None:
+            self._lock.acquire()
+        else:
+            self._switch.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class ThreadedWebSocket(WebSocket):
+    """A WebSocket whose thread is one among others."""
+
+    __slots__ = ()
+
+    _thread: int
+    _loop: Any
+    _lock: Any
+    _calls: set[_Call] | None
+    #: Bytes that broadcasts of other threads have asked for and that are not put out yet.
+    _asked: int
+
+    def bind(self) -> None:
+        """Let it belong to this thread; before `WebSocket.__init__`."""
+        self._thread = _get_ident()
+        self._loop = gevent.get_hub().loop
+        self._lock = _allocate_lock()
+        self._calls = set()
+        self._asked = 0
+
+    def retire(self) -> None:
+        """The thread is about to go: nothing can be asked of it any more. The connection is over."""
+        with self._lock:
+            calls, self._calls = self._calls, None
+        error = self.close_error
+        for call in calls or ():
+            assert error is not None
+            call.fail(error)
+
+    def _is_here(self) -> bool:
+        return _get_ident() == self._thread
+
+    def _ask(self, function: Callable[[], Any]) -> Any:
+        """Have the WebSocket's own thread call `function`, and return or raise what that does."""
+        call = _Call(function)
+        with self._lock:
+            calls = self._calls
+            if calls is not None:
+                calls.add(call)
+                # In a greenlet of its own there: it may wait.
+                self._loop.run_callback_threadsafe(gevent.spawn, call.run)
+        if calls is None:
+            # The connection is over: what needs no thread any more says so itself.
+            return function()
+        try:
+            return call.wait()
+        finally:
+            calls.discard(call)
+
+    def _tell(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have the WebSocket's own thread call `function` in its hub, and do not wait."""
+        with self._lock:
+            if self._calls is not None:
+                self._loop.run_callback_threadsafe(function, *arguments)
+
+    # What any thread may do
+
+    def send(self, data: Any, *, compress: bool | None = None) -> None:
+        if self._is_here():
+            WebSocket.send(self, data, compress=compress)
+        else:
+            payload = as_payload(data)
+            self._ask(lambda: WebSocket.send(self, payload, compress=compress))
+
+    def send_fragments(self, fragments: Iterable[Any]) -> None:
+        if self._is_here():
+            WebSocket.send_fragments(self, fragments)
+        else:
+            self._ask(lambda: WebSocket.send_fragments(self, fragments))
+
+    def ping(self, data: Any = b"") -> Pong:
+        if self._is_here():
+            return WebSocket.ping(self, data)
+        return self._ask(lambda: WebSocket.ping(self, data))  # type: ignore[no-any-return]
+
+    def discard_messages(self) -> None:
+        if self._is_here():
+            WebSocket.discard_messages(self)
+        else:
+            self._ask(lambda: WebSocket.discard_messages(self))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._is_here():
+            WebSocket.close(self, code, reason)
+        else:
+            self._ask(lambda: WebSocket.close(self, code, reason))
+
+    def abort(self) -> None:
+        if self._is_here():
+            WebSocket.abort(self)
+        else:
+            self._ask(lambda: WebSocket.abort(self))
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        if self._is_here():
+            return WebSocket.wait_closed(self, timeout)
+        return self._ask(lambda: WebSocket.wait_closed(self, timeout))  # type: ignore[no-any-return]
+
+    def begin_close(self, code: int, reason: str) -> None:
+        if self._is_here():
+            WebSocket.begin_close(self, code, reason)
+        else:
+            self._tell(WebSocket.begin_close, self, code, reason)
+
+    def is_slow(self) -> bool:
+        return WebSocket.is_slow(self) or (not self.closed and self._asked > self.write_limit)
+
+    def send_shared(self, shared: Any, compress: bool | None) -> None:
+        if self._is_here():
+            WebSocket.send_shared(self, shared, compress)
+        else:
+            self._asked += shared.size + 4
+            self._tell(self._send_asked, shared, compress)
+
+    def _send_asked(self, shared: Any, compress: bool | None) -> None:
+        """The callback of `send_shared` in this thread's hub."""
+        self._asked -= shared.size + 4
+        if not self.closed:
+            WebSocket.send_shared(self, shared, compress)
+
+    # What its own thread alone may do
+
+    def receive(self, timeout: float | None = None) -> Any:
+        self._check_thread()
+        return WebSocket.receive(self, timeout)
+
+    recv = receive
+
+    def __next__(self) -> Any:
+        self._check_thread()
+        return WebSocket.__next__(self)
+
+    def _check_thread(self) -> None:
+        if not self._is_here():
+            raise ConcurrencyError(
+                "receive() in another thread than that of this WebSocket; other threads may send and close"
+            )
