@@ -40,18 +40,21 @@ def hub_of_this_thread() -> Iterator[None]:
         hub = get_hub_if_exists()
         # The main thread's stays: it is for whoever comes next.
         if hub is not None and not hub.loop.default:
+            # The hub stands in the callback that has last switched here. It is to come out of it in order.
+            gevent.sleep(0)
             hub.destroy()
 
 
 class _Call:
     """What one thread asks of another, and the outcome."""
 
-    __slots__ = ("_error", "_function", "_lock", "_loop", "_result", "_switch")
+    __slots__ = ("_done", "_error", "_function", "_lock", "_loop", "_result", "_switch")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
         self._result: Any = None
         self._error: BaseException | None = None
+        self._done = False
         hub = get_hub_if_exists()
         self._lock = self._loop = self._switch = None
         if hub is None:
@@ -63,28 +66,24 @@ class _Call:
             self._switch = gevent.event.AsyncResult()
 
     def run(self) -> None:
-        """Do it; in the other thread, in a greenlet of its own."""
+        """Do it; in the other thread, in a greenlet of its own. The first outcome counts."""
+        result, failure = None, None
         try:
-            self._result = self._function()
+            result = self._function()
         except BaseException as error:
-            self._error = error
-        self.finish()
-
-    def fail(self, error: BaseException) -> None:
-        """It cannot be done any more."""
-        self._error = error
-        self.finish()
-
-    def finish(self) -> None:
-        """Wake the thread that waits."""
+            failure = error
+        if self._done:
+            return
+        self._done = True
+        self._result, self._error = result, failure
         if self._lock is not None:
             self._lock.release()
-        else:
-            try:
-                self._loop.run_callback_threadsafe(self._switch.set, True)
-            except Exception:
-                # That thread has not waited for it, and its loop is gone.
-                pass
+            return
+        try:
+            self._loop.run_callback_threadsafe(self._switch.set, True)
+        except Exception:
+            # That thread has not waited for it, and its loop is gone.
+            pass
 
     def wait(self) -> Any:
         """Wait for the outcome; in the thread that asks."""
@@ -121,10 +120,9 @@ class ThreadedWebSocket(WebSocket):
         """The thread is about to go: nothing can be asked of it any more. The connection is over."""
         with self._lock:
             calls, self._calls = self._calls, None
-        error = self.close_error
         for call in calls or ():
-            assert error is not None
-            call.fail(error)
+            # It has waited for the end, or comes too late; both say so without waiting.
+            call.run()
 
     def _is_here(self) -> bool:
         return _get_ident() == self._thread

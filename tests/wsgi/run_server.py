@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 
 parser = argparse.ArgumentParser()
 parser.add_argument("server", choices=["pywsgi", "handler", "werkzeug"])
 parser.add_argument("--patched", action="store_true")
 parser.add_argument("--tls", nargs=2, metavar=("CHAIN", "KEY"))
+parser.add_argument("--shutdown", action="store_true", help="on SIGTERM, call app.shutdown()")
 parser.add_argument("--app", default="site_under_test:app")
 arguments = parser.parse_args()
 
@@ -38,8 +40,18 @@ if arguments.server == "werkzeug":
         tls.load_cert_chain(*arguments.tls)
     server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=tls)
     print(f"port {server.server_port}", flush=True)
-    # As `flask run` ends.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if arguments.shutdown:
+
+        def stop():
+            app.shutdown()
+            server.shutdown()
+
+        if arguments.patched:
+            import gevent
+
+            gevent.signal_handler(signal.SIGTERM, stop)
+        else:
+            signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop).start())
     server.serve_forever()
 else:
     import gevent
@@ -55,7 +67,14 @@ else:
     server = WSGIServer(("127.0.0.1", 0), app, **options)
     server.start()
     print(f"port {server.server_port}", flush=True)
-    gevent.signal_handler(signal.SIGTERM, server.stop)
+
+
+    def stop():
+        server.stop()
+        if arguments.shutdown:
+            app.shutdown()
+
+    gevent.signal_handler(signal.SIGTERM, stop)
     server.serve_forever()
     # stop() does not wait for greenlets without a pool.
     gevent.wait(timeout=5)

@@ -95,8 +95,10 @@ class Server:
         self._access.touch()
         names = {"app": app, "access": self._access, "chain": chain, "key": key}
         command = [part.format(**names) for part in kind.command]
+        # The application stands last.
+        command[-1:-1] = more if kind.gunicorn else ()
+        command += () if kind.gunicorn else more
         if kind.gunicorn:
-            command[-1:-1] = more
             if gunicorn_version() < (25,):
                 command.remove("--no-control-socket")
         paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -62,6 +62,12 @@ def to(server: Server, certificate: Any) -> Dialer:
     return Dialer(server, certificate[2])
 
 
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def to_fresh(request: pytest.FixtureRequest, start: Any, certificate: Any) -> Dialer:
+    """A server of its own for one test."""
+    return Dialer(start(request.param), certificate[2])
+
+
 def read_head(client: RawClient) -> bytes:
     """Read a response's head."""
     head = b""
@@ -343,29 +349,86 @@ def test_server_says_nothing_about_all_this(to: Dialer) -> None:
     assert output.count("Traceback") == output.count("ValueError: on purpose"), output
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_stopping(kind: Kind, start: Any, certificate: Any) -> None:
-    """SIGTERM: our handler and worker tell their clients at once; the others do what the table says."""
-    server = start(kind)
-    with Dialer(server, certificate[2]).open() as client:
+def test_stopping(to_fresh: Dialer) -> None:
+    """SIGTERM: our handler and worker tell their clients at once; the others do what docs/wsgi.md says."""
+    server = to_fresh.server
+    with to_fresh.open() as client:
         client.send(text("here"))
         client.expect(0x81, b"here")
         server.signal(signal.SIGTERM)
-        if kind.tells:
+        if server.kind.tells:
             client.expect_close(1001)
             client.send(close(1001))
             client.expect_end()
-        elif kind.gunicorn and "gthread" not in kind.name:
-            # At the end of graceful_timeout its greenlets are killed, which closes.
-            client.expect_close(1001)
-            client.send(close(1001))
-            read_rest(client)
-        elif kind.name.startswith("pywsgi"):
+        elif server.kind.name.startswith("pywsgi"):
             # stop() leaves the greenlets of a stock server alone.
             client.send(text("still here"))
             client.expect(0x81, b"still here")
             finish(client)
         else:
-            # The process is gone.
+            # gunicorn cuts TCP when graceful_timeout is over, Werkzeug ends at once.
             assert read_rest(client) == b""
         server.wait()
+
+
+STOPPING = """
+import signal, threading
+
+def post_worker_init(worker):
+    import gevent
+    from site_under_test import app
+
+    def stop(number, frame):
+        if worker.cfg.worker_class_str == "gthread":
+            threading.Thread(target=app.shutdown).start()
+        else:
+            gevent.spawn(app.shutdown)
+        worker.handle_exit(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+"""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.gunicorn], ids=lambda kind: kind.name)
+def test_stopping_with_shutdown_on_gunicorn(kind: Kind, start: Any, tmp_path: Any, certificate: Any) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(STOPPING, encoding="ascii")
+    server = start(kind, "site_under_test:app", "--config", str(tmp_path / "gunicorn.conf.py"))
+    with Dialer(server, certificate[2]).open() as client:
+        client.send(text("here"))
+        client.expect(0x81, b"here")
+        server.signal(signal.SIGTERM)
+        client.expect_close(1001)
+        client.send(close(1001))
+        client.expect_end()
+        assert server.wait() == 0
+    assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if not kind.gunicorn and not kind.tells], ids=lambda kind: kind.name
+)
+def test_stopping_with_shutdown_on_others(kind: Kind, start: Any, certificate: Any) -> None:
+    server = start(kind, "site_under_test:app", "--shutdown")
+    with Dialer(server, certificate[2]).open() as client:
+        client.send(text("here"))
+        client.expect(0x81, b"here")
+        server.signal(signal.SIGTERM)
+        client.expect_close(1001)
+        client.send(close(1001))
+        client.expect_end()
+        assert server.wait() == 0
+    assert "Traceback" not in server.output()
+
+
+def test_reload_tells_the_clients_of_the_old_worker(start: Any, certificate: Any) -> None:
+    server = start(next(kind for kind in KINDS if kind.name == "gunicorn-worker"))
+    to = Dialer(server, certificate[2])
+    with to.open() as client:
+        client.send(text("here"))
+        client.expect(0x81, b"here")
+        server.signal(signal.SIGHUP)
+        client.expect_close(1001)
+        client.send(close(1001))
+        client.expect_end()
+    with to.open() as client:
+        finish(client)
