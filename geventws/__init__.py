@@ -54,6 +54,7 @@ from .routing import Router
 from .server import WebSocketServer
 from .stats import Stats
 from .websocket import State, WebSocket
+from .wsgi import WebSocketMiddleware
 
 __all__ = [
     "DEFLATE",
@@ -103,6 +104,7 @@ __all__ = [
     "TLSError",
     "WebSocket",
     "WebSocketError",
+    "WebSocketMiddleware",
     "WebSocketServer",
     "__version__",
     "broadcast",

@@ -112,7 +112,7 @@ class Upgrade:
 
         ws.__class__ = ThreadedWSGIWebSocket if takeover.threaded else WSGIWebSocket
         if isinstance(ws, ThreadedWSGIWebSocket):
-            ws.bind()
+            ws.bind(terms.options)
         WebSocket.__init__(
             ws,
             takeover.borrow(),

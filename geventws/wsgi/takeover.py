@@ -116,6 +116,8 @@ class Takeover:
 
     def __init__(self, sock: Any) -> None:
         self.socket = sock
+        #: The server's object for a response that rejects, which knows whether it was sent.
+        self._response: Any = None
 
     def take_early_data(self) -> bytes:
         """Take the bytes that the server has read behind the request; it reads no other request after this.
@@ -158,6 +160,7 @@ class Takeover:
             headers = [field for field in headers if field[0].lower() != "connection"]
             headers += self.CLOSING_FIELDS
         write = start_response(status, headers, *rest)
+        self._response = getattr(write, "__self__", None)
         self.make_last(write)
         return write
 
@@ -167,9 +170,13 @@ class Takeover:
     def linger(self) -> None:
         """End TCP behind a response that rejects, so that it arrives whatever else the client has sent.
 
+        Where another middleware has kept it to itself until now, it is left to the server to end.
+
         RFC 9112 section 9.6: bytes that nobody read make the kernel reset TCP, and the reset destroys the
         response on its way. What comes is not looked at: it is no other request.
         """
+        if not getattr(self._response, "headers_sent", False):
+            return
         sock = self.socket
         until = time.monotonic() + _LINGER_SECONDS
         left = _LINGER_BYTES

@@ -19,6 +19,7 @@ from ..exceptions import ConcurrencyError
 from ..websocket import WebSocket, as_payload
 
 if TYPE_CHECKING:
+    from ..options import Options
     from ..pong import Pong
 
 __all__ = ["ThreadedWebSocket", "hub_of_this_thread"]
@@ -107,14 +108,16 @@ class ThreadedWebSocket(WebSocket):
     _calls: set[_Call] | None
     #: Bytes that broadcasts of other threads have asked for and that are not put out yet.
     _asked: int
+    _asked_limit: int | None
 
-    def bind(self) -> None:
+    def bind(self, options: Options) -> None:
         """Let it belong to this thread; before `WebSocket.__init__`."""
         self._thread = _get_ident()
         self._loop = gevent.get_hub().loop
         self._lock = _allocate_lock()
         self._calls = set()
         self._asked = 0
+        self._asked_limit = options.write_limit
 
     def retire(self) -> None:
         """The thread is about to go: nothing can be asked of it any more. The connection is over."""
@@ -200,7 +203,9 @@ class ThreadedWebSocket(WebSocket):
             self._tell(WebSocket.begin_close, self, code, reason)
 
     def is_slow(self) -> bool:
-        return WebSocket.is_slow(self) or (not self.closed and self._asked > self.write_limit)
+        if WebSocket.is_slow(self):
+            return True
+        return self._asked_limit is not None and self._asked > self._asked_limit and not self.closed
 
     def send_shared(self, shared: Any, compress: bool | None) -> None:
         if self._is_here():

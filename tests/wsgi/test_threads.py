@@ -1,0 +1,264 @@
+"""Servers with a thread for each connection: each WebSocket in its thread, and others that use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from hosting import host_threaded
+from support import PATIENCE, RawClient, close, text, wait_until
+
+from geventws import ConcurrencyError, ConnectionClosed, WebSocketMiddleware, broadcast
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+def nothing(environ: Any, start_response: Any) -> Any:
+    start_response("404 Not Found", [("Content-Length", "0")])
+    return []
+
+
+def in_thread(function: Callable[[], Any]) -> Any:
+    """Call it in a thread of the system without a hub, and return what it returns or raises."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    # The test's own hub goes on meanwhile: its client is in it.
+    wait_until(lambda: not thread.is_alive())
+    return outcome[0]
+
+
+class Room:
+    """A handler that keeps its WebSockets and waits for messages."""
+
+    def __init__(self) -> None:
+        self.members: list[Any] = []
+        self.received: list[Any] = []
+
+    def __call__(self, ws: Any) -> None:
+        self.members.append(ws)
+        for message in ws:
+            self.received.append(message)
+
+
+def test_broadcast_reaches_the_other_threads() -> None:
+    members: set[Any] = set()
+
+    def chat(ws: Any) -> None:
+        members.add(ws)
+        try:
+            for message in ws:
+                broadcast(members, message)
+        finally:
+            members.discard(ws)
+
+    with host_threaded(WebSocketMiddleware(nothing, chat)) as server:
+        clients = [RawClient.connect(server.address) for _ in range(4)]
+        wait_until(lambda: len(members) == 4)
+        for number, client in enumerate(clients):
+            client.send(text(f"hello {number}"))
+            for other in clients:
+                other.expect(0x81, b"hello %d" % number)
+        for client in clients:
+            client.send(close(1000))
+            client.expect_close(1000)
+            client.expect_end()
+            client.close()
+        wait_until(lambda: not members)
+
+
+def test_handlers_send_to_each_other_without_a_deadlock() -> None:
+    pair: list[Any] = []
+
+    def handler(ws: Any) -> None:
+        pair.append(ws)
+        ws.receive()
+        other = pair[0] if pair[1] is ws else pair[1]
+        for number in range(50):
+            other.send(f"{number}")
+        ws.send("done")
+        for _ in ws:
+            pass
+
+    with host_threaded(WebSocketMiddleware(nothing, handler)) as server:
+        clients = [RawClient.connect(server.address) for _ in range(2)]
+        wait_until(lambda: len(pair) == 2)
+        for client in clients:
+            client.send(text("go"))
+        for client in clients:
+            got = [client.read_frame()[1] for _ in range(51)]
+            assert [message for message in got if message != b"done"] == [b"%d" % n for n in range(50)]
+            client.send(close(1000))
+            client.expect_close(1000)
+            client.close()
+
+
+def test_every_verb_from_a_thread_without_a_hub() -> None:
+    room = Room()
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server:
+        with RawClient.connect(server.address) as client:
+            wait_until(lambda: room.members)
+            ws = room.members[0]
+            assert in_thread(lambda: ws.send("one")) is None
+            assert in_thread(lambda: ws.send(bytearray(b"two"))) is None
+            assert in_thread(lambda: ws.send_fragments(["th", "ree"])) is None
+            client.expect(0x81, b"one")
+            client.expect(0x82, b"two")
+            client.expect(0x01, b"th")
+            client.expect(0x00, b"ree")
+            client.expect(0x80, b"")
+            assert isinstance(in_thread(lambda: ws.send(None)), TypeError)
+            assert isinstance(in_thread(lambda: ws.send("\ud800")), UnicodeEncodeError)
+            assert isinstance(in_thread(ws.receive), ConcurrencyError)
+            assert isinstance(in_thread(lambda: next(ws)), ConcurrencyError)
+            assert in_thread(lambda: ws.wait_closed(0.01)) is False
+            assert in_thread(ws.is_slow) is False
+            assert in_thread(lambda: broadcast([ws], "all")) == []
+            client.expect(0x81, b"all")
+            pong = in_thread(lambda: ws.ping(b"p"))
+            client.expect(0x89, b"p")
+            client.send(b"\x8a\x81\0\0\0\0p")
+            assert pong.wait(PATIENCE) > 0
+            client.send(text("from here"))
+            wait_until(lambda: room.received)
+
+            closing = threading.Thread(target=lambda: ws.close(4000, "from elsewhere"))
+            closing.start()
+            assert client.expect_close(4000) == "from elsewhere"
+            client.send(close(4000))
+            client.expect_end()
+            wait_until(lambda: not closing.is_alive())
+            # Its thread and its hub are gone now, or will be in a moment.
+            assert isinstance(in_thread(lambda: ws.send("late")), ConnectionClosed)
+            assert in_thread(ws.wait_closed) is True
+            assert in_thread(ws.close) is None
+            assert in_thread(ws.abort) is None
+
+
+def test_every_verb_when_its_thread_is_gone() -> None:
+    room = Room()
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server:
+        with RawClient.connect(server.address) as client:
+            client.send(close(1000))
+            client.expect_close(1000)
+            client.expect_end()
+    ws = room.members[0]
+    for use in (lambda: ws.send("x"), lambda: ws.send_fragments(["x"]), lambda: ws.ping()):
+        with pytest.raises(ConnectionClosed):
+            use()
+    assert ws.wait_closed(0) is True
+    assert ws.close() is None
+    assert ws.abort() is None
+    assert ws.begin_close(1000, "") is None
+    assert broadcast([ws], "x") == []
+
+
+def test_from_a_thread_whose_own_greenlets_go_on() -> None:
+    room = Room()
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server, RawClient.connect(server.address) as client:
+        wait_until(lambda: room.members)
+        # In the hub of the test, which also has to run the client.
+        ticks = []
+
+        def tick() -> None:
+            while True:
+                ticks.append(1)
+                gevent.sleep(0)
+
+        ticker = gevent.spawn(tick)
+        for number in range(20):
+            room.members[0].send(f"{number}")
+        ticker.kill()
+        assert len(ticks) > 1
+        for number in range(20):
+            client.expect(0x81, b"%d" % number)
+
+
+def test_abort_from_elsewhere() -> None:
+    room = Room()
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server, RawClient.connect(server.address) as client:
+        wait_until(lambda: room.members)
+        in_thread(room.members[0].abort)
+        assert room.members[0].closed
+        client.expect_end()
+
+
+def test_slow_peer_is_seen_from_elsewhere() -> None:
+    room = Room()
+    middleware = WebSocketMiddleware(nothing, room, write_limit=100_000, slow_consumer="close", write_timeout=None)
+    with host_threaded(middleware) as server, RawClient.connect(server.address, small=True) as client:
+        wait_until(lambda: room.members)
+        ws = room.members[0]
+        message = b"x" * 50_000
+        slow: list[Any] = []
+        until = time.monotonic() + PATIENCE
+        while not slow:
+            slow = broadcast([ws], message)
+            assert time.monotonic() < until
+        assert slow == [ws]
+        assert ws.times_slow == 1
+        frames = client.read_frames()
+        assert frames[-1][0] == 0x88
+        assert frames[-1][1][:2] == (1013).to_bytes(2, "big")
+
+
+def test_shutdown_from_the_main_thread() -> None:
+    room = Room()
+    middleware = WebSocketMiddleware(nothing, room, stop_timeout=PATIENCE)
+    with host_threaded(middleware) as server:
+        clients = [RawClient.connect(server.address) for _ in range(3)]
+        wait_until(lambda: len(room.members) == 3)
+        stopping = gevent.spawn(middleware.shutdown)
+        for client in clients:
+            client.expect_close(1001)
+            client.send(close(1001))
+            client.expect_end()
+            client.close()
+        stopping.get(timeout=PATIENCE)
+        assert middleware.connections == set()
+
+
+def test_late_accept_and_rejection() -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        ws = environ["wsgi.websocket"]
+        if environ["PATH_INFO"] == "/no":
+            return nothing(environ, start_response)
+        ws.colour = "blue"
+        for message in ws:
+            ws.send(message + ws.colour)
+        return []
+
+    from hosting import ask
+
+    with host_threaded(WebSocketMiddleware(app)) as server:
+        assert ask(server, b"/no").startswith(b"HTTP/1.1 404 ")
+        with RawClient.connect(server.address) as client:
+            client.send(text("x"))
+            client.expect(0x81, b"xblue")
+            client.send(close(1000))
+            client.expect_close(1000)
+            client.expect_end()
+        wait_until(lambda: sum('" 101 ' in line for _, line in server.lines) == 1)
+    assert not [line for kind, line in server.lines if kind == "error"]
+
+
+def test_keepalive_in_its_thread() -> None:
+    room = Room()
+    middleware = WebSocketMiddleware(nothing, room, ping_interval=0.05, ping_timeout=0.05)
+    with host_threaded(middleware) as server, RawClient.connect(server.address) as client:
+        first, payload = client.read_frame()
+        assert first == 0x89
+        assert payload.startswith(b"keepalive")
+        # Never answered.
+        assert client.read_frames()[-1][1][:2] == (1011).to_bytes(2, "big")
