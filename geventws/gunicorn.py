@@ -23,8 +23,8 @@ class GunicornWebSocketHandler(WebSocketHandler, PyWSGIHandler):  # type: ignore
 class GeventWebSocketWorker(GeventPyWSGIWorker):  # type: ignore[misc]
     """Gives the application its WebSockets in `environ["wsgi.websocket"]`, as `WebSocketMiddleware` does.
 
-    On SIGTERM, on a reload and where a worker has served `max_requests`, all WebSockets get 1001; the
-    worker ends when they have answered, `graceful_timeout` at the latest.
+    On SIGTERM and on a reload all WebSockets get 1001; the worker ends when they have answered,
+    `graceful_timeout` at the latest.
     """
 
     wsgi_handler = GunicornWebSocketHandler

@@ -39,6 +39,8 @@ class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
 
     options: ClassVar[Mapping[str, Any]] = {}
 
+    application: Any
+
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         super().__init__(sock, address, server)
         self._house = _house_of(server)

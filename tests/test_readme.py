@@ -36,6 +36,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_there_are_programs() -> None:
     assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
 
 
 @pytest.mark.parametrize("program", [0], indirect=True)

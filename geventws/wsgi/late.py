@@ -275,11 +275,11 @@ class LateWebSocket(WSGIWebSocket):
     def close_error(self) -> ConnectionClosed | None:
         return self._upgrade.lost
 
-    id = latency = subprotocol = property(lambda self: None)  # type: ignore[assignment]
-    extensions = property(lambda self: "")  # type: ignore[assignment]
-    messages_received = messages_sent = messages_discarded = property(lambda self: 0)  # type: ignore[assignment]
-    times_slow = bytes_received = bytes_sent = write_buffer_size = property(lambda self: 0)  # type: ignore[assignment]
-    write_timed_out = reading_paused = property(lambda self: False)  # type: ignore[assignment]
+    id = latency = subprotocol = property(lambda self: None)
+    extensions = property(lambda self: "")
+    messages_received = messages_sent = messages_discarded = property(lambda self: 0)
+    times_slow = bytes_received = bytes_sent = write_buffer_size = property(lambda self: 0)
+    write_timed_out = reading_paused = property(lambda self: False)
 
     def abort(self) -> None:
         self._upgrade.lose("aborted here")

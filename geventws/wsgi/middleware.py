@@ -1,7 +1,7 @@
 """The WSGI middleware: WebSockets in the application that people have, beside its ordinary requests.
 
 A request that asks for no WebSocket goes through untouched. One that does is checked, and then either
-served by a handler, or given to the application together with a WebSocket that is not accepted yet: see late.py.
+served by a handler, or given to the application together with a WebSocket that is not accepted yet (late.py).
 How the connection is had from the server is in takeover.py.
 """
 

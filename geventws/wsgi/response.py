@@ -1,4 +1,4 @@
-"""The ordinary response that an application may give to an upgrade request, held back until it must go out."""
+"""The ordinary response that an application may give to an upgrade request, held back while it can be."""
 
 from __future__ import annotations
 

@@ -210,24 +210,18 @@ def _fields(head: bytes) -> list[tuple[str, str]]:
 
 
 def _take_buffer(sock: Any, rfile: Any) -> bytes:
-    """Take what is in the buffer of a server's BufferedReader; nothing is read from the socket but by the way."""
+    """Take what is in the buffer of a server's BufferedReader."""
     timeout = sock.gettimeout()
     # With an empty buffer `peek` would wait for bytes from the socket.
     sock.settimeout(0)
-    data = b""
     try:
-        while True:
-            ahead = rfile.peek(1)
-            if not ahead:
-                return data
-            data += rfile.read1(len(ahead))
-            if len(data) >= _CHUNK:
-                return data
+        data: bytes = rfile.read1(len(rfile.peek(1)))
     except OSError:
         # A TLS socket says so where nothing has come.
-        return data
+        data = b""
     finally:
         sock.settimeout(timeout)
+    return data
 
 
 class PyWSGITakeover(Takeover):
@@ -295,7 +289,7 @@ class GunicornTakeover(Takeover):
         """See `Takeover`."""
         fields = _fields(agreement.response(headers))
         write = start_response("101 Switching Protocols", fields)
-        response = getattr(write, "__self__", None)
+        response: Any = getattr(write, "__self__", None)
         if not hasattr(response, "force_close") or not hasattr(response, "chunked"):
             raise RuntimeError(_OUTERMOST)
         # Up to 23 it would frame a 101 as a chunked response.
@@ -357,7 +351,7 @@ def find(environ: dict[str, Any]) -> Takeover:
         sock = environ["werkzeug.socket"]
         if not hasattr(rfile, "peek"):
             # Chunked: it is refused for its body.
-            rfile = io.BufferedReader(io.BytesIO())  # type: ignore[arg-type]
+            rfile = io.BufferedReader(io.BytesIO())
         return WerkzeugTakeover(sock, rfile, not _is_cooperative(sock))
     # CPython's SocketIO has no public name for its socket.
     sock = getattr(getattr(rfile, "raw", None), "_sock", None)

@@ -56,8 +56,10 @@ class _Call:
         self._result: Any = None
         self._error: BaseException | None = None
         self._done = False
+        self._lock: Any = None
+        self._loop: Any = None
+        self._switch: Any = None
         hub = get_hub_if_exists()
-        self._lock = self._loop = self._switch = None
         if hub is None:
             self._lock = _allocate_lock()
             self._lock.acquire()
@@ -128,7 +130,7 @@ class ThreadedWebSocket(WebSocket):
             call.run()
 
     def _is_here(self) -> bool:
-        return _get_ident() == self._thread
+        return bool(_get_ident() == self._thread)
 
     def _ask(self, function: Callable[[], Any]) -> Any:
         """Have the WebSocket's own thread call `function`, and return or raise what that does."""

@@ -54,8 +54,8 @@ def host_threaded(app: Any) -> Iterator[Any]:
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Handler(WSGIRequestHandler):
-        def log(self, type: str, message: str, *args: Any) -> None:
-            self.server.lines.append((type, message % args))
+        def log(self, kind: str, message: str, *args: Any) -> None:
+            self.server.lines.append((kind, message % args))
 
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
     server.daemon_threads = False
@@ -107,7 +107,9 @@ def ask_one(server: Any) -> bytes:
 
 def plain(server: Any, path: bytes = b"/") -> bytes:
     """Ask for something else, and return all that comes."""
-    with open_raw(server, b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path) as client:
+    with open_raw(
+        server, b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path
+    ) as client:
         data = b""
         while chunk := client.socket.recv(65536):
             data += chunk

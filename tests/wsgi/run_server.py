@@ -57,7 +57,7 @@ else:
     import gevent
     from gevent.pywsgi import WSGIServer
 
-    options = {"log": open(os.environ["ACCESS"], "w", buffering=1)}
+    options = {"log": open(os.environ["ACCESS"], "w", buffering=1)}  # noqa: SIM115
     if arguments.server == "handler":
         from geventws.pywsgi import WebSocketHandler
 
@@ -67,7 +67,6 @@ else:
     server = WSGIServer(("127.0.0.1", 0), app, **options)
     server.start()
     print(f"port {server.server_port}", flush=True)
-
 
     def stop():
         server.stop()

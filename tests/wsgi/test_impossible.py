@@ -72,14 +72,17 @@ def test_server_without_access(serve: Any, caplog: Any) -> None:
         assert name in records[0].getMessage()
 
 
+HTTP = {"SERVER_PROTOCOL": "HTTP/1.1"}
+
+
 @pytest.mark.parametrize(
     ("environ", "why"),
     [
         ({"SERVER_PROTOCOL": "HTTP/2", "gunicorn.socket": std_socket.socket}, "HTTP/2"),
-        ({"SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": io.BytesIO(), "SERVER_SOFTWARE": "mod_wsgi/5"}, "mod_wsgi/5"),
-        ({"SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": None}, "unknown"),
-        ({"SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": object(), "wsgi.multithread": False}, "sync worker"),
-        ({"SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": object(), "wsgi.multithread": True}, "does not tell"),
+        (HTTP | {"wsgi.input": io.BytesIO(), "SERVER_SOFTWARE": "mod_wsgi/5"}, "mod_wsgi/5"),
+        (HTTP | {"wsgi.input": None}, "unknown"),
+        (HTTP | {"gunicorn.socket": object(), "wsgi.multithread": False}, "sync worker"),
+        (HTTP | {"gunicorn.socket": object(), "wsgi.multithread": True}, "does not tell"),
     ],
     ids=["http2", "mod_wsgi", "nothing", "gunicorn sync", "gunicorn of another kind"],
 )  # fmt: skip

@@ -63,11 +63,11 @@ class TestFirstUseAccepts:
             lambda ws: ws.close(),
             lambda ws: ws.begin_close(1000, ""),
             lambda ws: ws.__enter__(),
-            lambda ws: iter(ws),
+            iter,
         ],
         ids=[
-            "send", "send_fragments", "ping", "discard_messages", "broadcast", "accept", "close", "begin_close",
-            "enter", "iter",
+            "send", "send_fragments", "ping", "discard_messages", "broadcast", "accept", "close",
+            "begin_close", "enter", "iter",
         ],
     )  # fmt: skip
     def test_without_waiting(self, use: Any) -> None:
@@ -82,8 +82,8 @@ class TestFirstUseAccepts:
             lambda ws: ws.receive(),
             lambda ws: ws.recv(),
             lambda ws: ws.receive(timeout=20),
-            lambda ws: next(ws),
-            lambda ws: list(ws),
+            next,
+            list,
             lambda ws: ws.wait_closed(20),
         ],
         ids=["receive", "recv", "timeout", "next", "list", "wait_closed"],
@@ -129,8 +129,9 @@ class TestLookingAtItDoesNot:
 
         def use(ws: Any) -> None:
             seen.extend(
-                [ws.closed, ws.state, ws.close_code, ws.close_reason, ws.close_error, ws.subprotocol, ws.extensions,
-                 ws.latency, ws.bytes_sent, ws.messages_received, ws.write_timed_out, ws.is_slow()]
+                [ws.closed, ws.state, ws.close_code, ws.close_reason, ws.close_error, ws.subprotocol,
+                 ws.extensions, ws.latency, ws.bytes_sent, ws.messages_received, ws.write_timed_out,
+                 ws.is_slow()]
             )  # fmt: skip
             seen.append(ws.request)
             repr(ws)
@@ -192,7 +193,12 @@ class TestOrdinaryResponseRejects:
         assert answer.endswith(b"\r\n\r\nbody")
         assert kept[0].closed
         assert kept[0].state == State.CLOSED
-        for use in (lambda ws: ws.send("x"), lambda ws: ws.receive(), lambda ws: ws.accept(), lambda ws: ws.close()):
+        for use in (
+            lambda ws: ws.send("x"),
+            lambda ws: ws.receive(),
+            lambda ws: ws.accept(),
+            lambda ws: ws.close(),
+        ):
             with pytest.raises(InvalidState, match=status):
                 use(kept[0])
         assert broadcast(kept, "x") == []
@@ -219,7 +225,7 @@ class TestOrdinaryResponseRejects:
         with host(WebSocketMiddleware(app)) as server:
             with open_raw(server, HANDSHAKE % (b"/", b"")) as client:
                 assert client.read_bytes(12) == b"HTTP/1.1 200"
-                while not client.read_bytes(1) == b"e":
+                while client.read_bytes(1) != b"e":
                     pass
                 more.set()
                 while client.socket.recv(1000):
@@ -479,9 +485,7 @@ class TestAccept:
         app = WebSocketMiddleware(using(use), subprotocols=["first"])
         with (
             host(app) as server,
-            RawClient.connect(
-                server.address, headers=b"Sec-WebSocket-Protocol: first, second\r\n"
-            ) as client,
+            RawClient.connect(server.address, headers=b"Sec-WebSocket-Protocol: first, second\r\n") as client,
         ):
             assert b"Sec-WebSocket-Protocol: second\r\n" in client.head + b"\r\n"
             assert b"X-One: 1" in client.head

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hosting import ask, host, host_threaded
-from support import RawClient, close, text, wait_until
+from hosting import ask, host, host_threaded, open_raw
+from support import HANDSHAKE, RawClient, close, text, wait_until
 from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -166,10 +166,6 @@ def test_buffering_passes_rejections() -> None:
 def test_exception_that_another_middleware_answers_ends_the_connection(hosted: Any) -> None:
     smuggled = b"GET /reject HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with hosted(Catching(WebSocketMiddleware(app))) as server:
-        from support import HANDSHAKE
-
-        from hosting import open_raw
-
         with open_raw(server, HANDSHAKE % (b"/raise", b"") + smuggled) as client:
             data = b""
             while chunk := client.socket.recv(65536):
@@ -184,4 +180,6 @@ def test_exception_after_the_101_is_ours(hosted: Any, caplog: Any) -> None:
             client.expect_close(1011)
             client.send(close(1011))
             client.expect_end()
-    assert [record.exc_info[0] for record in caplog.records if record.name == "geventws"] == [ZeroDivisionError]
+    assert [record.exc_info[0] for record in caplog.records if record.name == "geventws"] == [
+        ZeroDivisionError
+    ]

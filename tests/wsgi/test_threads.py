@@ -154,7 +154,7 @@ def test_every_verb_when_its_thread_is_gone() -> None:
             client.expect_close(1000)
             client.expect_end()
     ws = room.members[0]
-    for use in (lambda: ws.send("x"), lambda: ws.send_fragments(["x"]), lambda: ws.ping()):
+    for use in (lambda: ws.send("x"), lambda: ws.send_fragments(["x"]), ws.ping):
         with pytest.raises(ConnectionClosed):
             use()
     assert ws.wait_closed(0) is True
@@ -166,7 +166,10 @@ def test_every_verb_when_its_thread_is_gone() -> None:
 
 def test_from_a_thread_whose_own_greenlets_go_on() -> None:
     room = Room()
-    with host_threaded(WebSocketMiddleware(nothing, room)) as server, RawClient.connect(server.address) as client:
+    with (
+        host_threaded(WebSocketMiddleware(nothing, room)) as server,
+        RawClient.connect(server.address) as client,
+    ):
         wait_until(lambda: room.members)
         # In the hub of the test, which also has to run the client.
         ticks = []
@@ -187,7 +190,10 @@ def test_from_a_thread_whose_own_greenlets_go_on() -> None:
 
 def test_abort_from_elsewhere() -> None:
     room = Room()
-    with host_threaded(WebSocketMiddleware(nothing, room)) as server, RawClient.connect(server.address) as client:
+    with (
+        host_threaded(WebSocketMiddleware(nothing, room)) as server,
+        RawClient.connect(server.address) as client,
+    ):
         wait_until(lambda: room.members)
         in_thread(room.members[0].abort)
         assert room.members[0].closed
@@ -196,7 +202,9 @@ def test_abort_from_elsewhere() -> None:
 
 def test_slow_peer_is_seen_from_elsewhere() -> None:
     room = Room()
-    middleware = WebSocketMiddleware(nothing, room, write_limit=100_000, slow_consumer="close", write_timeout=None)
+    middleware = WebSocketMiddleware(
+        nothing, room, write_limit=100_000, slow_consumer="close", write_timeout=None
+    )
     with host_threaded(middleware) as server, RawClient.connect(server.address, small=True) as client:
         wait_until(lambda: room.members)
         ws = room.members[0]
