@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -84,6 +85,15 @@ class Process:
         """Return what stands on standard error so far."""
         self._stderr.seek(0)
         return self._stderr.read().decode()
+
+    def wait_for_error(self, pattern: str) -> re.Match[str]:
+        """Wait until standard error matches."""
+        limit = time.monotonic() + DEADLINE
+        while not (found := re.search(pattern, self.errors())):
+            assert self._process.poll() is None, self.errors()
+            assert time.monotonic() < limit, f"only this within {DEADLINE} seconds: {self.errors()}"
+            time.sleep(0.01)
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

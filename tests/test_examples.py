@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,3 +159,45 @@ def test_tls_without_a_certificate_says_how_to_make_one() -> None:
     with example("tls.py") as process:
         assert process.wait() == 1
         assert "openssl req -x509" in process.errors()
+
+
+class TestFlaskChat:
+    """The same program under `python`, `flask run` and gunicorn."""
+
+    def dialogue(self, url: str) -> None:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as page:
+            assert b"new WebSocket(" in page.read()
+        url = url.replace("http:", "ws:")
+        with open_client(url, "/chat?name=Ann") as ann:
+            assert json.loads(receive(ann)) == {"here": ["Ann"], "joined": "Ann"}
+            with open_client(url, "/chat?name=Bob") as bob:
+                for client in ann, bob:
+                    assert json.loads(receive(client)) == {"here": ["Ann", "Bob"], "joined": "Bob"}
+                bob.send("hello")
+                for client in ann, bob:
+                    assert json.loads(receive(client)) == {"name": "Bob", "text": "hello"}
+            assert json.loads(receive(ann)) == {"here": ["Ann"], "left": "Bob"}
+
+    def test_pywsgi(self) -> None:
+        with example("flask_chat.py", "0") as process:
+            url = process.url()
+            self.dialogue(url)
+            with open_client(url.replace("http:", "ws:"), "/chat") as client:
+                assert json.loads(receive(client))["here"] == ["somebody"]
+                stops_in_order(process, client)
+
+    def test_flask_run(self) -> None:
+        with Process("-m", "flask", "--app", EXAMPLES / "flask_chat.py", "run", "--port", "0") as process:
+            self.dialogue(process.wait_for_error(r"Running on (http://127\.0\.0\.1:\d+)")[1])
+
+    def test_flask_run_with_its_debugger(self) -> None:
+        command = ("-m", "flask", "--app", EXAMPLES / "flask_chat.py", "run", "--port", "0")
+        with Process(*command, "--debugger") as process:
+            self.dialogue(process.wait_for_error(r"Running on (http://127\.0\.0\.1:\d+)")[1])
+
+    @pytest.mark.parametrize("worker", ["gevent", "geventws.gunicorn.GeventWebSocketWorker", "gthread"])
+    def test_gunicorn(self, worker: str) -> None:
+        command = ("-m", "gunicorn", "-k", worker, "-b", "127.0.0.1:0", "--no-control-socket", "--threads", "8")
+        with Process(*command, "--chdir", EXAMPLES, "flask_chat:app") as process:
+            self.dialogue(process.wait_for_error(r"Listening at: (http://127\.0\.0\.1:\d+)")[1])
+            process.stop()

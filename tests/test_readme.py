@@ -78,3 +78,14 @@ def test_rooms_get_their_messages(program: Path) -> None:
             assert two.recv(timeout=20) == "milk?"
             other.send("black")
             assert other.recv(timeout=20) == "black"
+
+
+def test_flask_app_runs_with_flask_run(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAMS[2], encoding="utf-8")
+    with Process("-m", "flask", "--app", path, "run", "--port", "0") as process:
+        address = process.wait_for_error(r"Running on http://(127\.0\.0\.1:\d+)")[1]
+        with open_client(f"ws://{address}", "/echo") as client:
+            for message in ("hello", b"\x00\xff"):
+                client.send(message)
+                assert client.recv(timeout=20) == message

@@ -86,12 +86,14 @@ class Upgrade:
             TypeError, ValueError: for a subprotocol or header fields that cannot be.
         """
         with self._lock:
-            if self.phase is Phase.ACCEPTED and not explicit:
+            if self.phase is Phase.ACCEPTED and not explicit and type(ws) is not LateWebSocket:
+                # By another greenlet, a moment ago.
                 return
             self._check_pending()
             agreement = terms.choose(subprotocol)
             try:
                 self.takeover.send_head(self.start_response, agreement, headers, terms.options.write_timeout)
+                prepare_socket(self.takeover.socket, terms.options)
             except OSError as error:
                 self.failure = error
                 self.lose(f"the peer was gone before the 101: {error}")
@@ -104,7 +106,6 @@ class Upgrade:
 
     def _open(self, ws: WebSocket, terms: Terms, agreement: Agreement) -> None:
         takeover = self.takeover
-        prepare_socket(takeover.socket, terms.options)
 
         def on_end(ws: WebSocket) -> None:
             takeover.ended(ws)
@@ -125,6 +126,8 @@ class Upgrade:
             on_end=on_end,
             early_data=self._early_data,
         )
+        ws.__dict__.pop("_upgrade", None)
+        ws.__dict__.pop("_terms", None)
         terms.on_open(ws)
         takeover.opened(ws)
 

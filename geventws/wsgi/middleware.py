@@ -256,6 +256,8 @@ class WebSocketMiddleware:
             if rest is None:
                 failure = _close(result, failure)
         if upgrade.phase is Phase.ACCEPTED:
+            # The environ and what it leads to are no cycle then.
+            environ["wsgi.websocket"] = None
             self._finish(ws, held, failure)
             return []
         if upgrade.phase is Phase.LOST:

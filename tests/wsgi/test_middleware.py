@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket as std_socket
+import weakref
 from typing import Any
 
 import gevent
@@ -758,3 +760,41 @@ class TestNested:
         nested = WebSocketMiddleware(WebSocketMiddleware(using(lambda ws: None)))
         with host(nested) as server:
             assert ask(server).endswith(b"plain")
+
+    def test_the_websocket_of_the_outer_one_after_the_inner_has_accepted(self) -> None:
+        caught = []
+        inner = WebSocketMiddleware(using(None), echo)
+
+        def between(environ: Any, start_response: Any) -> Any:
+            outer_websocket = environ["wsgi.websocket"]
+            result = inner(environ, start_response)
+            try:
+                outer_websocket.send("too late")
+            except InvalidState as error:
+                caught.append(str(error))
+            return result
+
+        with host(WebSocketMiddleware(between)) as server, RawClient.connect(server.address) as client:
+            finish(client)
+            wait_until(lambda: server.access)
+        assert caught == ["this WebSocket was accepted already"]
+
+
+def test_nothing_is_left_in_a_cycle() -> None:
+    """Thousands of connections that end are not to wait for the garbage collector."""
+    kept: list[Any] = []
+
+    def use(ws: Any) -> None:
+        kept.append(weakref.ref(ws))
+        echo(ws)
+
+    gc.disable()
+    try:
+        with host(WebSocketMiddleware(using(use))) as server:
+            for _ in range(2):
+                with RawClient.connect(server.address) as client:
+                    finish(client)
+            wait_until(lambda: len(server.access) == 2 and not server.pool)
+            assert kept[0]() is None
+    finally:
+        gc.enable()
