@@ -197,7 +197,17 @@ class TestFlaskChat:
 
     @pytest.mark.parametrize("worker", ["gevent", "geventws.gunicorn.GeventWebSocketWorker", "gthread"])
     def test_gunicorn(self, worker: str) -> None:
-        command = ("-m", "gunicorn", "-k", worker, "-b", "127.0.0.1:0", "--no-control-socket", "--threads", "8")
+        command = (
+            "-m",
+            "gunicorn",
+            "-k",
+            worker,
+            "-b",
+            "127.0.0.1:0",
+            "--no-control-socket",
+            "--threads",
+            "8",
+        )
         with Process(*command, "--chdir", EXAMPLES, "flask_chat:app") as process:
             self.dialogue(process.wait_for_error(r"Listening at: (http://127\.0\.0\.1:\d+)")[1])
             process.stop()

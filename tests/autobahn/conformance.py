@@ -66,12 +66,16 @@ ECHO = ("-m", "geventws", "echo", "--port", "0", "--compression")
 ECHO += ("--max-message-size", "none", "--max-fragments", "none")
 
 ECHO_CLIENT = (str(HERE / "echo_client.py"),)
+GUNICORN = ("-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0", "--no-control-socket")
+GUNICORN += ("--chdir", str(HERE), "flask_echo:app")
 
 MODES = {
     "standalone-compiled": Mode(ECHO, "compiled"),
     "standalone-pure": Mode(ECHO, "pure"),
     "client-compiled": Mode(ECHO_CLIENT, "compiled", client=True),
     "client-pure": Mode(ECHO_CLIENT, "pure", client=True),
+    "flask-pywsgi": Mode((str(HERE / "flask_echo.py"),), "compiled"),
+    "flask-gunicorn": Mode(GUNICORN, "compiled", r"Listening at: http://(?P<address>\S+)"),
 }
 
 
