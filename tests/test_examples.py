@@ -43,14 +43,15 @@ def stops_in_order(process: Process, client: ClientConnection) -> None:
 
 def test_every_example_is_short_listed_and_tested() -> None:
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    tested = Path(__file__).read_text(encoding="utf-8")
+    tests = (Path(__file__), Path(__file__).parent / "frameworks" / "test_frameworks.py")
+    tested = "".join(path.read_text(encoding="utf-8") for path in tests)
     names = [path.name for path in sorted(EXAMPLES.glob("*.py"))]
     assert names
     for name in names:
         lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
         assert len(lines) <= 60, f"{name} has {len(lines)} lines"
         assert f"[{name}]({name})" in listed
-        assert f'example("{name}"' in tested
+        assert f'example("{name}"' in tested, name
 
 
 def test_echo() -> None:
@@ -159,6 +160,18 @@ def test_tls_without_a_certificate_says_how_to_make_one() -> None:
     with example("tls.py") as process:
         assert process.wait() == 1
         assert "openssl req -x509" in process.errors()
+
+
+def test_plain_wsgi() -> None:
+    with example("plain_wsgi.py", "0") as process:
+        url = process.url().replace("http:", "ws:")
+        with pytest.raises(InvalidStatus) as caught:
+            open_client(url, "/elsewhere")
+        assert caught.value.response.status_code == 404
+        with open_client(url, "/echo") as client:
+            client.send("here")
+            assert receive(client) == "here"
+            stops_in_order(process, client)
 
 
 class TestFlaskChat:
