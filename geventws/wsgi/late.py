@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.lock import Semaphore
 
-from ..exceptions import ConnectionClosed, ConnectionClosedError, InvalidState
+from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, InvalidState
 from ..protocol.headers import parse_token_list
 from ..serving import prepare_socket
 from ..websocket import State, WebSocket
 from .takeover import shut_down
-from .threads import ThreadedWebSocket
+from .threads import ThreadedWebSocket, get_ident
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,6 +63,7 @@ class Upgrade:
         self.answer = ""
         self._early_data = early_data
         self.lost: ConnectionClosed | None = None
+        self._thread = get_ident()
         #: A greenlet that answers may wait for the socket, and another one want to answer meanwhile.
         self._lock = Semaphore(1)
         #: Why a 101 could not go out, for which start_response was called.
@@ -81,10 +82,15 @@ class Upgrade:
 
         Raises:
             InvalidState: it was answered already, with 101 only where this call is an `explicit` one.
+            ConcurrencyError: this is another thread than the request's.
             ConnectionClosed: the peer is gone.
             RuntimeError: another middleware is in the way.
             TypeError, ValueError: for a subprotocol or header fields that cannot be.
         """
+        if get_ident() != self._thread and self.takeover.threaded:
+            raise ConcurrencyError(
+                "a WebSocket is accepted in the thread of its request: call accept() there first"
+            )
         with self._lock:
             if self.phase is Phase.ACCEPTED and not explicit and type(ws) is not LateWebSocket:
                 # By another greenlet, a moment ago.
@@ -98,8 +104,16 @@ class Upgrade:
                 self.failure = error
                 self.lose(f"the peer was gone before the 101: {error}")
                 self._check_pending()
-            except RuntimeError as error:
+            except (TypeError, ValueError):
+                # Of the header fields; start_response was not called.
+                raise
+            except Exception as error:
                 self.failure = error
+                raise
+            except BaseException as error:
+                # Killed in the middle of it.
+                self.failure = error
+                self.lose("the greenlet was killed while it sent the 101")
                 raise
             self.phase = Phase.ACCEPTED
             self._open(ws, terms, agreement)

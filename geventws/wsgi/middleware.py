@@ -115,8 +115,10 @@ class WebSocketMiddleware:
         if "HTTP_UPGRADE" not in environ or not asks_for_websocket(environ):
             return self.app(environ, start_response)
         outer = environ.get("geventws.upgrade")
-        if outer is not None and outer.phase is Phase.PENDING:
+        if outer is not None:
             # Another one of these stands outside; what is agreed on in here is what counts.
+            if outer.phase is not Phase.PENDING:
+                return self.app(environ, start_response)
             return self._serve(environ, start_response, outer, False)
         try:
             takeover = find(environ)

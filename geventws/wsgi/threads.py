@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..options import Options
     from ..pong import Pong
 
-__all__ = ["ThreadedWebSocket", "hub_of_this_thread"]
+__all__ = ["ThreadedWebSocket", "get_ident", "hub_of_this_thread"]
 
 # Those of the system, whether or not something is monkey-patched: it is threads that wait here.
-_get_ident = get_original("_thread", "get_ident")
+get_ident = get_original("_thread", "get_ident")
 _allocate_lock = get_original("_thread", "allocate_lock")
 
 
@@ -114,7 +114,7 @@ class ThreadedWebSocket(WebSocket):
 
     def bind(self, options: Options) -> None:
         """Let it belong to this thread; before `WebSocket.__init__`."""
-        self._thread = _get_ident()
+        self._thread = get_ident()
         self._loop = gevent.get_hub().loop
         self._lock = _allocate_lock()
         self._calls = set()
@@ -130,7 +130,7 @@ class ThreadedWebSocket(WebSocket):
             call.run()
 
     def _is_here(self) -> bool:
-        return bool(_get_ident() == self._thread)
+        return bool(get_ident() == self._thread)
 
     def _ask(self, function: Callable[[], Any]) -> Any:
         """Have the WebSocket's own thread call `function`, and return or raise what that does."""

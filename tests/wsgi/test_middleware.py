@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
+from gevent.pywsgi import WSGIServer
 from hosting import ask, host, open_raw, plain
 from support import HANDSHAKE, RawClient, close, reset, text, wait_until
 
@@ -798,3 +799,71 @@ def test_nothing_is_left_in_a_cycle() -> None:
             assert kept[0]() is None
     finally:
         gc.enable()
+
+
+def test_application_called_again_after_it_was_accepted() -> None:
+    """As internal redirects do."""
+    seen = []
+    middleware = WebSocketMiddleware(using(echo))
+
+    def twice(environ: Any, start_response: Any) -> Any:
+        middleware(environ, start_response)
+        seen.append(environ["wsgi.websocket"])
+        return middleware(environ, lambda *_: lambda data: None)
+
+    with host(WebSocketMiddleware(twice)) as server, RawClient.connect(server.address) as client:
+        finish(client)
+        wait_until(lambda: server.access)
+    assert seen == [None]
+    assert server.errors == []
+
+
+def test_killed_while_the_101_is_sent(monkeypatch: Any) -> None:
+    """Half a head may have left: no other response follows it."""
+    from geventws.wsgi import takeover
+
+    def stuck(self: Any, start_response: Any, agreement: Any, headers: Any, timeout: Any) -> None:
+        self.socket.sendall(b"HTTP/1.1 10")
+        gevent.sleep(3600)
+
+    monkeypatch.setattr(takeover.PyWSGITakeover, "send_head", stuck)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        with gevent.Timeout(0.01, False):
+            environ["wsgi.websocket"].accept()
+        assert environ["wsgi.websocket"].closed
+        with pytest.raises(ConnectionClosed, match="killed while it sent the 101"):
+            environ["wsgi.websocket"].send("x")
+        start_response("404 Not Found", [("Content-Length", "4")])
+        return [b"page"]
+
+    with host(WebSocketMiddleware(app)) as server:
+        assert ask(server) == b"HTTP/1.1 10"
+
+
+def test_unix_socket(tmp_path: Any) -> None:
+    seen = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        seen.append(environ["wsgi.websocket"].request.remote_address)
+        return using(echo)(environ, start_response)
+
+    listener = gevent.socket.socket(std_socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen(1)
+    server = WSGIServer(listener, WebSocketMiddleware(app), log=None)
+    server.start()
+    try:
+        sock = gevent.socket.socket(std_socket.AF_UNIX)
+        sock.settimeout(20)
+        sock.connect(str(tmp_path / "socket"))
+        with RawClient(sock) as client:
+            client.send(HANDSHAKE % (b"/", b"") + text("early"))
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.read_bytes(1)
+            client.expect(0x81, b"early")
+            finish(client)
+    finally:
+        server.stop()
+    assert seen == [""]

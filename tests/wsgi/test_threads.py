@@ -9,8 +9,8 @@ from typing import Any
 
 import gevent
 import pytest
-from hosting import host_threaded
-from support import PATIENCE, RawClient, close, text, wait_until
+from hosting import host_threaded, open_raw
+from support import HANDSHAKE, PATIENCE, RawClient, close, text, wait_until
 
 from geventws import ConcurrencyError, ConnectionClosed, WebSocketMiddleware, broadcast
 
@@ -270,3 +270,24 @@ def test_keepalive_in_its_thread() -> None:
         assert payload.startswith(b"keepalive")
         # Never answered.
         assert client.read_frames()[-1][1][:2] == (1011).to_bytes(2, "big")
+
+
+def test_only_its_own_thread_accepts() -> None:
+    shared: list[Any] = []
+    done = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        shared.append(environ["wsgi.websocket"])
+        assert done.wait(PATIENCE)
+        return nothing(environ, start_response)
+
+    with host_threaded(WebSocketMiddleware(app)) as server:
+        with open_raw(server, HANDSHAKE % (b"/", b"")) as client:
+            wait_until(lambda: shared)
+            for use in (lambda: shared[0].send("x"), shared[0].accept, lambda: broadcast(shared, "x")):
+                with pytest.raises(ConcurrencyError, match="accept\\(\\) there"):
+                    use()
+            assert not shared[0].closed
+            done.set()
+            assert client.read_bytes(12) == b"HTTP/1.1 404"
+            client.socket.recv(1000)
