@@ -7,7 +7,7 @@ and how it is kept from ever taking a later byte for a request.
 `find` chooses among:
 
 * gevent.pywsgi, plain or TLS; gunicorn's GeventPyWSGIWorker; our own handler
-* gunicorn's gevent and gthread workers, from 20.1 on
+* gunicorn's gevent and gthread workers
 * Werkzeug's development server
 """
 

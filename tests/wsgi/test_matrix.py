@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import socket as std_socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_frames_behind_the_request_are_the_first(to: Dialer) -> None:
         client.expect(0x81, b"second")
         client.send(text("cut")[3:])
         client.expect(0x81, b"cut")
+        finish(client)
+
+
+def test_more_behind_the_request_than_any_buffer_holds(to: Dialer) -> None:
+    message = bytes(range(256)) * 1024
+    with to.dial() as client:
+        request = HANDSHAKE % (b"/echo", b"") + binary(message) + text("last")
+        sender = gevent.spawn(client.send, request)
+        assert read_head(client).startswith(b"HTTP/1.1 101 ")
+        client.expect(0x82, message)
+        client.expect(0x81, b"last")
+        sender.get()
         finish(client)
 
 
@@ -319,6 +332,27 @@ def test_ordinary_request_before_it_on_the_same_connection(to: Dialer) -> None:
         assert read_head(client).startswith(b"HTTP/1.1 101 ")
         client.expect(0x81, b"early")
         finish(client)
+
+
+def test_ordinary_request_the_upgrade_and_a_frame_in_one_piece(to: Dialer) -> None:
+    if to.server.kind.name.startswith("werkzeug"):
+        # It serves one request on each connection: the upgrade is not even looked at.
+        behind = HANDSHAKE % (b"/smuggled", b"")
+    else:
+        behind = HANDSHAKE % (b"/echo", b"") + text("early")
+    with to.dial() as client:
+        client.send(b"GET /plain HTTP/1.1\r\nHost: localhost\r\n\r\n" + behind)
+        head = read_head(client)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        client.read_bytes(int(fields_of(head)["content-length"][0]))
+        if to.server.kind.name.startswith("werkzeug"):
+            client.socket.shutdown(std_socket.SHUT_WR)
+            assert read_rest(client) == b""
+        else:
+            assert read_head(client).startswith(b"HTTP/1.1 101 ")
+            client.expect(0x81, b"early")
+            finish(client)
+    assert "/smuggled" not in to.served()
 
 
 def test_access_log_has_one_line_at_the_end(to: Dialer) -> None:
