@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
-from .pywsgi import WebSocketHandler, close_websockets
+from .pywsgi import WebSocketHandler
 
 __all__ = ["GeventWebSocketWorker"]
 
@@ -40,19 +40,20 @@ class GeventWebSocketWorker(GeventPyWSGIWorker):  # type: ignore[misc]
         return server
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
-        """SIGTERM: gunicorn stops within a second; clients are told now."""
+        """SIGTERM: gunicorn stops within a second; clients are told now, and new ones go to other workers."""
         super().handle_exit(sig, frame)
-        self._tell_clients()
+        self._close_servers_soon()
 
     def handle_quit(self, sig: Any, frame: Any) -> None:
         """SIGQUIT and SIGINT: gunicorn ends in a moment."""
-        self._tell_clients()
+        self._close_servers_soon()
         super().handle_quit(sig, frame)
 
-    def _tell_clients(self) -> None:
+    def _close_servers_soon(self) -> None:
         # A signal comes at any point of any greenlet: in the event loop, nothing is half done.
-        gevent.get_hub().loop.run_callback(self._close_websockets)
+        gevent.get_hub().loop.run_callback(self._close_servers)
 
-    def _close_websockets(self) -> None:
+    def _close_servers(self) -> None:
+        # Our handler has seen to it that this tells their WebSockets.
         for server in self._servers:
-            close_websockets(server)
+            server.close()

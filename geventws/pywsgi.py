@@ -15,7 +15,7 @@ from gevent.pywsgi import WSGIHandler
 from .wsgi.middleware import WebSocketMiddleware
 from .wsgi.takeover import PyWSGITakeover
 
-__all__ = ["WebSocketHandler", "close_websockets"]
+__all__ = ["WebSocketHandler"]
 
 _STOPPING = "the server is stopping"
 
@@ -136,10 +136,3 @@ def _house_of(server: Any) -> _House:
     if house is None:
         house = _houses[server] = _House(server)
     return house
-
-
-def close_websockets(server: Any) -> None:
-    """Send 1001 to all WebSockets of a server whose handlers are `WebSocketHandler`s; does not wait."""
-    house = _houses.get(server)
-    if house is not None:
-        house.close_all()
