@@ -80,12 +80,17 @@ def test_rooms_get_their_messages(program: Path) -> None:
             assert other.recv(timeout=20) == "black"
 
 
-def test_flask_app_runs_with_flask_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--with-threads", "--without-threads", "--debugger"])
+def test_flask_app_runs_with_flask_run(option: str, tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAMS[2], encoding="utf-8")
-    with Process("-m", "flask", "--app", path, "run", "--port", "0") as process:
+    command = ("-m", "flask", "--app", path, "run", "--port", "0", "--no-reload")
+    with Process(*command, option) as process:
         address = process.wait_for_error(r"Running on http://(127\.0\.0\.1:\d+)")[1]
-        with open_client(f"ws://{address}", "/echo") as client:
-            for message in ("hello", b"\x00\xff"):
-                client.send(message)
-                assert client.recv(timeout=20) == message
+        for _ in range(2):
+            with open_client(f"ws://{address}", "/echo") as client:
+                for message in ("hello", b"\x00\xff"):
+                    client.send(message)
+                    assert client.recv(timeout=20) == message
+        process.wait_for_error(r"(?s)/echo HTTP/1\.1.*101.*/echo HTTP/1\.1.*101")
+        assert "Traceback" not in process.errors()

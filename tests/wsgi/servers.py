@@ -73,6 +73,9 @@ KINDS = [
     _own("werkzeug-tls", "werkzeug", "--tls", "{chain}", "{key}", tls=True),
 ]
 
+#: One that cannot.
+SYNC = _gunicorn("gunicorn-sync", "sync")
+
 
 class Server:
     """A running server.

@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from hosting import ask_one, plain
+from servers import SYNC
 from support import PATIENCE
 
 from geventws import WebSocketMiddleware
@@ -89,3 +90,11 @@ HTTP = {"SERVER_PROTOCOL": "HTTP/1.1"}
 def test_reason(environ: dict[str, Any], why: str) -> None:
     with pytest.raises(CannotTakeOver, match=why):
         find(environ)
+
+
+@pytest.mark.deadline(60)
+def test_sync_worker_of_gunicorn(start: Any) -> None:
+    server = start(SYNC)
+    assert ask_one(server).startswith(b"HTTP/1.1 501 ")
+    assert plain(server, b"/plain").endswith(b"plain answer\n")
+    server.wait_for("sync worker serves one request at a time")
