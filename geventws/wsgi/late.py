@@ -115,8 +115,19 @@ class Upgrade:
                 self.failure = error
                 self.lose("the greenlet was killed while it sent the 101")
                 raise
+            try:
+                self._open(ws, terms, agreement)
+            except BaseException as error:
+                # It has no connection, and must not be taken for one that has.
+                ws.__class__ = LateWebSocket
+                self.failure = error
+                self.lose("an internal error")
+                raise
             self.phase = Phase.ACCEPTED
-            self._open(ws, terms, agreement)
+            ws.__dict__.pop("_upgrade", None)
+            ws.__dict__.pop("_terms", None)
+            terms.on_open(ws)
+            self.takeover.opened(ws)
 
     def _open(self, ws: WebSocket, terms: Terms, agreement: Agreement) -> None:
         takeover = self.takeover
@@ -140,10 +151,6 @@ class Upgrade:
             on_end=on_end,
             early_data=self._early_data,
         )
-        ws.__dict__.pop("_upgrade", None)
-        ws.__dict__.pop("_terms", None)
-        terms.on_open(ws)
-        takeover.opened(ws)
 
     def reject(self, status: str, headers: list[tuple[str, str]]) -> Write:
         """Begin the response that is not 101."""
@@ -241,6 +248,13 @@ class ThreadedWSGIWebSocket(ThreadedWebSocket, WSGIWebSocket):
     __slots__ = ()
 
 
+def _refuse(*_: Any) -> Any:
+    raise InvalidState("this WebSocket is not accepted yet")
+
+
+_not_open: Any = _refuse
+
+
 class LateWebSocket(WSGIWebSocket):
     """A WebSocket under WSGI that is not accepted yet."""
 
@@ -300,6 +314,12 @@ class LateWebSocket(WSGIWebSocket):
 
     def abort(self) -> None:
         self._upgrade.lose("aborted here")
+
+    # What the connection ring calls, on what is in it. The compiled methods need a connection.
+
+    handle_input = handle_drained = handle_end = handle_error = _not_open
+    handle_slow = send_keepalive = fail_timeout = _not_open
+    last_received = property(_not_open)
 
     # All these do. With the 101 this object has another class, whose method is then called.
 

@@ -60,16 +60,14 @@ class CannotTakeOver(WebSocketError):
 class BorrowedSocket:
     """A server's socket: at the end of the WebSocket it is shut down, and closed by the server."""
 
-    __slots__ = ("_socket", "fileno", "shutdown")
+    __slots__ = ("_socket", "fileno", "gettimeout", "settimeout", "shutdown")
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
         self.fileno = sock.fileno
+        self.gettimeout = sock.gettimeout
+        self.settimeout = sock.settimeout
         self.shutdown = sock.shutdown
-
-    def settimeout(self, timeout: float | None) -> None:
-        """Set the server's socket, too."""
-        self._socket.settimeout(timeout)
 
     def close(self) -> None:
         """End TCP in both directions. The descriptor stays open for the server, which closes it."""

@@ -55,6 +55,7 @@ def waitress(app: Any) -> Iterator[Any]:
         yield server
     finally:
         server.close()
+        server.task_dispatcher.shutdown()
         thread.join(PATIENCE)
 
 

@@ -25,6 +25,7 @@ from geventws import (
     WebSocketMiddleware,
     broadcast,
 )
+from geventws.wsgi.late import LateWebSocket
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -153,6 +154,14 @@ class TestLookingAtItDoesNot:
         assert request.headers["X-Test"] == "yes"
         assert request.remote_address[0] == "127.0.0.1"
         assert request.environ["PATH_INFO"] == "/caf\xc3\xa9"
+
+    def test_nothing_of_an_open_one_is_left_uncovered(self) -> None:
+        """The compiled methods of a WebSocket need its connection, which is not there yet."""
+        names = {name for cls in WebSocket.__mro__[:-1] for name in vars(cls) if not name.startswith("_")}
+        special = {"__enter__", "__exit__", "__iter__", "__next__", "__repr__"}
+        # Plain attributes, empty until then.
+        harmless = {"keepalive_slot", "on_end"}
+        assert (names | special) - harmless - set(vars(LateWebSocket)) == set()
 
     def test_path_below_a_mount(self) -> None:
         seen = []
@@ -839,6 +848,28 @@ def test_killed_while_the_101_is_sent(monkeypatch: Any) -> None:
 
     with host(WebSocketMiddleware(app)) as server:
         assert ask(server) == b"HTTP/1.1 10"
+
+
+def test_one_that_cannot_be_opened_after_all(monkeypatch: Any, capfd: Any) -> None:
+    from geventws.wsgi import takeover
+
+    def broken(self: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(takeover.Takeover, "borrow", broken)
+    kept = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        kept.append(environ["wsgi.websocket"])
+        kept[0].send("x")
+
+    with host(WebSocketMiddleware(app)) as server:
+        assert ask(server).endswith(b"\r\n\r\n")
+        wait_until(lambda: server.access)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert kept[0].closed
+    with pytest.raises(ConnectionClosed, match="internal error"):
+        kept[0].receive()
 
 
 def test_unix_socket(tmp_path: Any) -> None:
