@@ -103,8 +103,8 @@ class WebSocketMiddleware:
         self.connections: set[WebSocket] = set()
         self._handler = handler
         self._keepalive: tuple[Any, Keepalive] | None = None
-        #: Upgrades that the application has, and has not answered.
-        self._pending = 0
+        #: Those that the application has, and has neither accepted nor rejected.
+        self._pending: set[WebSocket] = set()
         self._stopping = False
         self._warned_of_cookie = False
         self._full_log = Throttle(_LOG_INTERVAL)
@@ -161,7 +161,7 @@ class WebSocketMiddleware:
             if self._stopping or takeover.stopping:
                 raise InvalidHandshake(_STOPPING, status=503)
             limit = self.options.max_connections
-            if limit is not None and len(self.connections) + self._pending >= limit:
+            if limit is not None and len(self.connections) + len(self._pending) >= limit:
                 self._full_log.log(
                     logging.WARNING, "refusing WebSockets: %d are open (max_connections)", limit
                 )
@@ -209,6 +209,7 @@ class WebSocketMiddleware:
         return self._keepalive[1]
 
     def _on_open(self, ws: WebSocket) -> None:
+        self._pending.discard(ws)
         self.connections.add(ws)
         if self._stopping:
             ws.begin_close(1001, _STOPPING)
@@ -234,7 +235,7 @@ class WebSocketMiddleware:
         """Call the application and go through what it returns, as far as to know its answer."""
         held = HeldResponse(upgrade, upgrade.reject if outermost else start_response)
         environ["wsgi.websocket"] = ws
-        self._pending += 1
+        self._pending.add(ws)
         failure: BaseException | None = None
         result: Any = None
         rest = None
@@ -254,7 +255,7 @@ class WebSocketMiddleware:
         except BaseException as error:
             failure = error
         finally:
-            self._pending -= 1
+            self._pending.discard(ws)
             if rest is None:
                 failure = _close(result, failure)
         if upgrade.phase is Phase.ACCEPTED:

@@ -669,6 +669,14 @@ class TestDecisions:
             with RawClient.connect(server.address) as client:
                 finish(client)
 
+    def test_max_connections_counts_each_once(self) -> None:
+        with host(WebSocketMiddleware(using(echo), max_connections=2)) as server:
+            clients = [RawClient.connect(server.address) for _ in range(2)]
+            assert ask(server).startswith(b"HTTP/1.1 503 ")
+            for client in clients:
+                finish(client)
+                client.close()
+
     def test_limits_are_those_of_the_options(self) -> None:
         with host(WebSocketMiddleware(using(echo), max_message_size=10)) as server:
             with RawClient.connect(server.address) as client:
