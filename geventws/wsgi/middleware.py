@@ -143,11 +143,14 @@ class WebSocketMiddleware:
             return LastResponse(_answer(decision, environ, begin), self._end_of(upgrade, outermost))
         terms, handler, arguments = decision
         ws = LateWebSocket(upgrade, terms)
+        self._pending.add(ws)
         if handler is not None:
             try:
                 upgrade.accept(ws, terms)
             except ConnectionClosed as error:
                 return self._give_up(upgrade, error)
+            finally:
+                self._pending.discard(ws)
             self._run(ws, handler, arguments)
             return []
         return self._serve_late(environ, start_response, upgrade, ws, outermost)
@@ -235,7 +238,6 @@ class WebSocketMiddleware:
         """Call the application and go through what it returns, as far as to know its answer."""
         held = HeldResponse(upgrade, upgrade.reject if outermost else start_response)
         environ["wsgi.websocket"] = ws
-        self._pending.add(ws)
         failure: BaseException | None = None
         result: Any = None
         rest = None
