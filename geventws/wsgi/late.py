@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.lock import Semaphore
 
+from ..broadcast import Apart
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, InvalidState
 from ..protocol.headers import parse_token_list
 from ..serving import prepare_socket
-from ..websocket import State, WebSocket
+from ..websocket import State, WebSocket, send_to_all
 from .takeover import shut_down
 from .threads import ThreadedWebSocket, get_ident
 
@@ -255,7 +256,7 @@ def _refuse(*_: Any) -> Any:
 _not_open: Any = _refuse
 
 
-class LateWebSocket(WSGIWebSocket):
+class LateWebSocket(WSGIWebSocket, Apart):
     """A WebSocket under WSGI that is not accepted yet."""
 
     __slots__ = ()
@@ -318,7 +319,7 @@ class LateWebSocket(WSGIWebSocket):
     # What the connection ring calls, on what is in it. The compiled methods need a connection.
 
     handle_input = handle_drained = handle_end = handle_error = _not_open
-    handle_slow = send_keepalive = fail_timeout = _not_open
+    handle_slow = put_shared = send_keepalive = fail_timeout = _not_open
     last_received = property(_not_open)
 
     # All these do. With the 101 this object has another class, whose method is then called.
@@ -370,7 +371,8 @@ class LateWebSocket(WSGIWebSocket):
 
     def send_shared(self, shared: Any, compress: bool | None) -> None:
         self._accept()
-        self.send_shared(shared, compress)
+        # It is of another class now, and may not be apart any more.
+        send_to_all([self], shared, compress)
 
     def __enter__(self) -> WebSocket:
         self._accept()

@@ -15,8 +15,9 @@ import gevent.event
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
+from ..broadcast import Apart
 from ..exceptions import ConcurrencyError
-from ..websocket import WebSocket, as_payload
+from ..websocket import WebSocket, as_payload, send_to_all
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -99,7 +100,7 @@ class _Call:
         return self._result
 
 
-class ThreadedWebSocket(WebSocket):
+class ThreadedWebSocket(WebSocket, Apart):
     """A WebSocket whose thread is one among others."""
 
     __slots__ = ()
@@ -211,7 +212,7 @@ class ThreadedWebSocket(WebSocket):
 
     def send_shared(self, shared: Any, compress: bool | None) -> None:
         if self._is_here():
-            WebSocket.send_shared(self, shared, compress)
+            send_to_all([self], shared, compress)
         else:
             self._asked += shared.size + 4
             self._tell(self._send_asked, shared, compress)
@@ -219,8 +220,7 @@ class ThreadedWebSocket(WebSocket):
     def _send_asked(self, shared: Any, compress: bool | None) -> None:
         """The callback of `send_shared` in this thread's hub."""
         self._asked -= shared.size + 4
-        if not self.closed:
-            WebSocket.send_shared(self, shared, compress)
+        send_to_all([self], shared, compress)
 
     # What its own thread alone may do
 
