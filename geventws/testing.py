@@ -78,6 +78,7 @@ def _open(
     options: Options,
     deflate: DeflateParameters | None,
     subprotocol: str | None,
+    response: Response | None = None,
 ) -> WebSocket:
     """Make one end."""
     compression = options.compression
@@ -92,7 +93,9 @@ def _open(
         threshold=settings.threshold,
     )
     extensions = deflate.header() if deflate is not None else ""
-    return WebSocket(sock, core, request, options, subprotocol=subprotocol, extensions=extensions)
+    return WebSocket(
+        sock, core, request, options, subprotocol=subprotocol, extensions=extensions, response=response
+    )
 
 
 class Client:
@@ -167,8 +170,7 @@ class Client:
             ours.close()
             raise
         response, agreement = outcome
-        ws = _open(ours, True, request, settings, agreement.deflate, agreement.subprotocol)
-        ws.response = response  # type: ignore[attr-defined]
+        ws = _open(ours, True, request, settings, agreement.deflate, agreement.subprotocol, response)
         self._websockets.append(ws)
         return ws
 

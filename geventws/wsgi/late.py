@@ -307,7 +307,7 @@ class LateWebSocket(WSGIWebSocket, Apart):
     def close_error(self) -> ConnectionClosed | None:
         return self._upgrade.lost
 
-    id = latency = subprotocol = property(lambda self: None)
+    id = latency = subprotocol = response = property(lambda self: None)
     extensions = property(lambda self: "")
     messages_received = messages_sent = messages_discarded = property(lambda self: 0)
     times_slow = bytes_received = bytes_sent = write_buffer_size = property(lambda self: 0)
@@ -319,7 +319,7 @@ class LateWebSocket(WSGIWebSocket, Apart):
     # What the connection ring calls, on what is in it. The compiled methods need a connection.
 
     handle_input = handle_drained = handle_end = handle_error = _not_open
-    handle_slow = put_shared = send_keepalive = fail_timeout = _not_open
+    handle_slow = put_shared = end_sending = send_keepalive = fail_timeout = _not_open
     last_received = property(_not_open)
 
     # All these do. With the 101 this object has another class, whose method is then called.
