@@ -1,4 +1,4 @@
-"""The gunicorn worker, with an application that knows nothing of a middleware."""
+"""The gunicorn worker, with an application that has no middleware of its own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import KINDS, Server
+from servers import GUNICORNS, Kind, Server
 from support import RawClient, close, text, wait_until
 
 pytest.importorskip("gunicorn")
 
-KIND = next(kind for kind in KINDS if kind.name == "gunicorn-worker")
+WORKERS = [kind for kind in GUNICORNS if kind.tells]
+
+each_gunicorn = pytest.mark.parametrize("kind", WORKERS, ids=lambda kind: kind.name)
 
 pytestmark = pytest.mark.deadline(60)
 
 
 @contextlib.contextmanager
-def worker(folder: Path, *arguments: str, app: str = "site_under_test:application") -> Iterator[Server]:
-    server = Server(KIND, folder, folder, folder, app, *arguments)
+def worker(
+    kind: Kind, folder: Path, *arguments: str, app: str = "site_under_test:application"
+) -> Iterator[Server]:
+    server = Server(kind, folder, folder, folder, app, *arguments)
     try:
         yield server
     finally:
@@ -35,8 +39,9 @@ def connect(server: Server) -> Any:
     return client
 
 
-def test_application_gets_its_websockets_and_the_log_its_lines(tmp_path: Path) -> None:
-    with worker(tmp_path) as server:
+@each_gunicorn
+def test_application_gets_its_websockets_and_the_log_its_lines(kind: Kind, tmp_path: Path) -> None:
+    with worker(kind, tmp_path) as server:
         with connect(server) as client:
             client.send(close(1000))
             client.expect_close(1000)
@@ -44,8 +49,9 @@ def test_application_gets_its_websockets_and_the_log_its_lines(tmp_path: Path) -
         assert len(server.access(r'"GET /echo HTTP/1\.1" 101 ')) == 1
 
 
-def test_sigterm_tells_all_and_the_worker_ends_long_before_its_time(tmp_path: Path) -> None:
-    with worker(tmp_path, "--graceful-timeout", "600") as server:
+@each_gunicorn
+def test_sigterm_tells_all_and_the_worker_ends_long_before_its_time(kind: Kind, tmp_path: Path) -> None:
+    with worker(kind, tmp_path, "--graceful-timeout", "600") as server:
         clients = [connect(server) for _ in range(3)]
         server.signal(signal.SIGTERM)
         for client in clients:
@@ -58,14 +64,16 @@ def test_sigterm_tells_all_and_the_worker_ends_long_before_its_time(tmp_path: Pa
         assert "Traceback" not in server.output()
 
 
-def test_sigint_tells_all(tmp_path: Path) -> None:
-    with worker(tmp_path) as server, connect(server) as client:
+@each_gunicorn
+def test_sigint_tells_all(kind: Kind, tmp_path: Path) -> None:
+    with worker(kind, tmp_path) as server, connect(server) as client:
         server.signal(signal.SIGINT)
         client.expect_close(1001)
 
 
-def test_several_workers_and_a_reload(tmp_path: Path) -> None:
-    with worker(tmp_path, "--workers", "2") as server:
+@each_gunicorn
+def test_several_workers_and_a_reload(kind: Kind, tmp_path: Path) -> None:
+    with worker(kind, tmp_path, "--workers", "2") as server:
         clients = [connect(server) for _ in range(6)]
         server.signal(signal.SIGHUP)
         for client in clients:

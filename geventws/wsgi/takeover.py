@@ -14,6 +14,7 @@ and how it is kept from ever taking a later byte for a request.
 from __future__ import annotations
 
 import io
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -328,6 +329,15 @@ class WerkzeugTakeover(Takeover):
         start_response("101 Switching Protocols", _fields(head))
         self.socket.settimeout(timeout)
         self.socket.sendall(head)
+
+    def make_last(self, write: Write) -> None:
+        """See `Takeover`. Behind a response Werkzeug reads on for as long as anything comes."""
+        # By another name of it: shutting down a TLS socket would end its encryption, too.
+        with socket.socket(fileno=os.dup(self.socket.fileno())) as twin:
+            try:
+                twin.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass
 
 
 def find(environ: dict[str, Any]) -> Takeover:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from servers import KINDS, Kind, Server
+from table import CELL, Table
+
+MATRIX = "test_matrix.py"
+
+TABLE = pytest.StashKey[Table]()
 
 
 @pytest.fixture(scope="session")
@@ -55,44 +61,45 @@ def server(
     server.stop()
 
 
-CELLS = pytest.StashKey[dict[str, dict[str, list[bool]]]]()
+@pytest.fixture
+def says(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have the cell of the table that this test is for say something else than "yes"."""
+    return lambda words: request.node.user_properties.append((CELL, words))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not the core of the matrix, unless that file is named."""
+    if any(Path(argument.partition("::")[0]).name == MATRIX for argument in config.args):
+        return
+    left_out = [item for item in items if item.path.name == MATRIX and not item.get_closest_marker("core")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[CELLS] = {}
+    config.stash[TABLE] = Table()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Keep what becomes of each cell of the matrix."""
     report = yield
-    name = getattr(item, "originalname", item.name)
-    if item.path.name == "test_matrix.py" and hasattr(item, "callspec"):
-        kind = next((value for value in item.callspec.params.values() if isinstance(value, Kind)), None)
-        if kind is not None and (report.when == "call" or report.failed) and not report.skipped:
-            cells = item.config.stash[CELLS].setdefault(name, {})
-            cells.setdefault(kind.name, []).append(report.passed)
+    if item.path.name == MATRIX and (report.when == "call" or report.failed) and not report.skipped:
+        kind = next(value for value in item.callspec.params.values() if isinstance(value, Kind))
+        item.config.stash[TABLE].add(item.originalname, kind.name, report.passed, dict(item.user_properties))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the matrix, a line for each behaviour; GEVENTWS_WSGI_TABLE names a file for it."""
-    matrix = config.stash[CELLS]
-    if not matrix:
-        return
-    kinds = [kind.name for kind in KINDS if any(kind.name in cells for cells in matrix.values())]
-    lines = [f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-    for name, cells in matrix.items():
-        row = [mark(cells.get(kind)) for kind in kinds]
-        lines.append(f"| {name.removeprefix('test_').replace('_', ' ')} | {' | '.join(row)} |")
-    terminalreporter.section("WSGI servers")
-    terminalreporter.write_line("\n".join(lines))
-    if "GEVENTWS_WSGI_TABLE" in os.environ:
-        Path(os.environ["GEVENTWS_WSGI_TABLE"]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def mark(outcomes: list[bool] | None) -> str:
-    """What a cell says."""
-    if outcomes is None:
-        return ""
-    return "ok" if all(outcomes) else "FAILED"
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the page, where GEVENTWS_WSGI_TABLE names one; a cell that was not tested is a failure."""
+    path = os.environ.get("GEVENTWS_WSGI_TABLE")
+    if path and exitstatus == 0:
+        table = session.config.stash[TABLE]
+        try:
+            Path(path).write_text(table.page(), encoding="utf-8")
+        except ValueError as error:
+            print(f"\n{path} is left as it was: {error}", file=sys.stderr)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,6 +1,7 @@
 """The WSGI servers of the matrix, each as a process of its own.
 
-gunicorn is the one that is installed: the tox environment `wsgi-gunicorn23` has an old one.
+gunicorn is the one that is installed; GEVENTWS_GUNICORN23 may name a folder with version 23, which is then a
+second one: the tox environment `wsgi` has it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Kind:
         tls: it speaks TLS.
         gunicorn: it is gunicorn, which says where it listens in its log.
         tells: its clients get 1001 when it is told to stop.
+        folder: where its packages are, before those that are installed.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Kind:
     tls: bool = False
     gunicorn: bool = False
     tells: bool = False
+    folder: str = ""
 
 
 def _own(name: str, *arguments: str, **facts: Any) -> Kind:
@@ -51,11 +54,25 @@ def _gunicorn(name: str, worker: str, *arguments: str, **facts: Any) -> Kind:
     return Kind(
         name,
         ("-m", "gunicorn", "-k", worker, "-b", "127.0.0.1:0", "--access-logfile", "{access}",
-         "--graceful-timeout", "2", "--no-control-socket", *arguments, "{app}"),
+         "--graceful-timeout", "2", *arguments, "{app}"),
         gunicorn=True,
         **facts,
     )  # fmt: skip
 
+
+def _gunicorns(prefix: str, *arguments: str, **facts: Any) -> list[Kind]:
+    own = "geventws.gunicorn.GeventWebSocketWorker"
+    tls = ("--certfile", "{chain}", "--keyfile", "{key}")
+    return [
+        _gunicorn(f"{prefix}-gevent", "gevent", *arguments, **facts),
+        _gunicorn(f"{prefix}-gevent-tls", "gevent", *arguments, *tls, tls=True, **facts),
+        _gunicorn(f"{prefix}-pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker", *arguments, **facts),
+        _gunicorn(f"{prefix}-worker", own, *arguments, tells=True, **facts),
+        _gunicorn(f"{prefix}-gthread", "gthread", "--threads", "8", *arguments, **facts),
+    ]
+
+
+GUNICORN23 = os.environ.get("GEVENTWS_GUNICORN23", "")
 
 KINDS = [
     _own("pywsgi", "pywsgi"),
@@ -63,18 +80,17 @@ KINDS = [
     _own("pywsgi-tls", "pywsgi", "--tls", "{chain}", "{key}", tls=True),
     _own("handler", "handler", tells=True),
     _own("handler-tls", "handler", "--tls", "{chain}", "{key}", tls=True, tells=True),
-    _gunicorn("gunicorn-gevent", "gevent"),
-    _gunicorn("gunicorn-gevent-tls", "gevent", "--certfile", "{chain}", "--keyfile", "{key}", tls=True),
-    _gunicorn("gunicorn-pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
-    _gunicorn("gunicorn-worker", "geventws.gunicorn.GeventWebSocketWorker", tells=True),
-    _gunicorn("gunicorn-gthread", "gthread", "--threads", "8"),
+    *_gunicorns("gunicorn", "--no-control-socket"),
+    *(_gunicorns("gunicorn23", folder=GUNICORN23) if GUNICORN23 else ()),
     _own("werkzeug", "werkzeug"),
     _own("werkzeug-patched", "werkzeug", "--patched"),
     _own("werkzeug-tls", "werkzeug", "--tls", "{chain}", "{key}", tls=True),
 ]
 
+GUNICORNS = [kind for kind in KINDS if kind.gunicorn]
+
 #: One that cannot.
-SYNC = _gunicorn("gunicorn-sync", "sync")
+SYNC = _gunicorn("gunicorn-sync", "sync", "--no-control-socket")
 
 
 class Server:
@@ -101,10 +117,7 @@ class Server:
         # The application stands last.
         command[-1:-1] = more if kind.gunicorn else ()
         command += () if kind.gunicorn else more
-        if kind.gunicorn:
-            if gunicorn_version() < (25,):
-                command.remove("--no-control-socket")
-        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(HERE), *filter(None, [kind.folder, os.environ.get("PYTHONPATH")])]
         environ = {name: value for name, value in os.environ.items() if name != "GUNICORN_CMD_ARGS"}
         environ |= {
             "CALLS": str(self._calls), "ACCESS": str(self._access), "PYTHONPATH": os.pathsep.join(paths),
@@ -174,10 +187,3 @@ class Server:
         except ProcessLookupError:
             pass
         self.process.wait()
-
-
-def gunicorn_version() -> tuple[int, ...]:
-    """The version of gunicorn that is installed."""
-    import gunicorn
-
-    return gunicorn.version_info
