@@ -32,8 +32,10 @@ def tell(**event):
 
 @sock.route("/chat")
 def chat(ws):
-    name = request.args.get("name", "somebody")
-    names[ws] = name
+    asked = request.args.get("name") or "somebody"
+    choice = [asked, *(f"{asked} {number}" for number in range(2, len(names) + 3))]
+    name = names[ws] = next(name for name in choice if name not in names.values())
+    ws.send(json.dumps({"you": name}))
     tell(here=sorted(names.values()), joined=name)
     try:
         for message in ws:

@@ -182,8 +182,14 @@ class TestFlaskChat:
             assert b"new WebSocket(" in page.read()
         url = url.replace("http:", "ws:")
         with open_client(url, "/chat?name=Ann") as ann:
+            assert json.loads(receive(ann)) == {"you": "Ann"}
             assert json.loads(receive(ann)) == {"here": ["Ann"], "joined": "Ann"}
+            with open_client(url, "/chat?name=Ann") as other:
+                assert json.loads(receive(other)) == {"you": "Ann 2"}
+                assert json.loads(receive(ann)) == {"here": ["Ann", "Ann 2"], "joined": "Ann 2"}
+            assert json.loads(receive(ann)) == {"here": ["Ann"], "left": "Ann 2"}
             with open_client(url, "/chat?name=Bob") as bob:
+                assert json.loads(receive(bob)) == {"you": "Bob"}
                 for client in ann, bob:
                     assert json.loads(receive(client)) == {"here": ["Ann", "Bob"], "joined": "Bob"}
                 bob.send("hello")
@@ -196,6 +202,7 @@ class TestFlaskChat:
             url = process.url()
             self.dialogue(url)
             with open_client(url.replace("http:", "ws:"), "/chat") as client:
+                assert json.loads(receive(client)) == {"you": "somebody"}
                 assert json.loads(receive(client))["here"] == ["somebody"]
                 stops_in_order(process, client)
 
