@@ -116,6 +116,10 @@ class Keepalive:
             self._put(ws, now + self._interval, -1.0)
         elif pinged_at >= 0 and heard < pinged_at:
             assert self._timeout is not None
+            if pinged_at + self._timeout > now + self._tick / 2:
+                # Looked at because of the interval, which is shorter: the Ping has its time.
+                self._put(ws, pinged_at + self._timeout, pinged_at)
+                return
             self.timeouts += 1
             ws.fail_timeout(f"no answer to a Ping within {self._timeout:g} seconds (ping_timeout)")
         elif heard + self._interval > now + self._tick / 2:
@@ -125,7 +129,8 @@ class Keepalive:
             if self._timeout is None:
                 self._put(ws, now + self._interval, -1.0)
             elif not ws.closed:
-                self._put(ws, now + self._timeout, now)
+                # One who answers gets the next Ping after the interval, however long he might have taken.
+                self._put(ws, now + min(self._interval, self._timeout), now)
             else:
                 # Closing: its own deadline watches over it.
                 ws.keepalive_slot = -1

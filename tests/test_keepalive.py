@@ -67,6 +67,29 @@ def test_a_pong_is_life_and_its_latency_is_kept() -> None:
         assert not session.ws.closed
 
 
+def test_a_timeout_longer_than_the_interval_delays_no_ping() -> None:
+    """A proxy in between counts on something that moves."""
+    kept = keepalive(0.05, 2 * PATIENCE)
+    with opened(keepalive=kept) as session:
+        for _ in range(4):
+            first, payload = session.peer.read_frame()
+            assert first == 0x89
+            session.peer.send(pong(payload))
+        assert not session.ws.closed
+
+
+def test_a_peer_has_its_whole_timeout_where_that_is_longer_than_the_interval() -> None:
+    kept = keepalive(0.05, 0.3)
+    with opened(keepalive=kept) as session:
+        first, _ = session.peer.read_frame()
+        assert first == 0x89
+        begun = time.monotonic()
+        # Nothing more is asked of who has not answered yet.
+        assert "0.3 seconds (ping_timeout)" in session.peer.expect_close(1011)
+        assert time.monotonic() - begun >= 0.27
+        assert session.ws.wait_closed(PATIENCE)
+
+
 def test_any_byte_is_life() -> None:
     """A large message that comes byte by byte, and no Pong: the peer is alive, and not even asked."""
     kept = keepalive(0.3, 0.3)
