@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +27,13 @@ class Process:
 
     Args:
         arguments: those of the interpreter: a script, or "-m" and a module, and theirs.
+        interpreter: another command in front of them. Default: this Python, with warnings as errors.
     """
 
-    def __init__(self, *arguments: str | Path) -> None:
-        self._command = [sys.executable, "-W", "error", *map(str, arguments)]
+    def __init__(
+        self, *arguments: str | Path, interpreter: Sequence[str] = (sys.executable, "-W", "error")
+    ) -> None:
+        self._command = [*interpreter, *map(str, arguments)]
         self._buffer = b""
 
     def __enter__(self) -> Process:

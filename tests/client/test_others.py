@@ -5,7 +5,7 @@ websockets is always there; of the others those that are installed (`tox -e clie
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,153 +13,13 @@ from typing import Any
 
 import pytest
 import trustme
-from processes import Process
+from clients.processes import NodeMissing, install_node_modules
+from foreign_servers import INSTALLED, run_server
 from support import PATIENCE
 
 from geventws import Compression, ConnectionClosedError, ConnectionClosedOK, InvalidStatus, connect
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-#: Each listens on a port of its own, says so, and echoes, but for some messages: on "close" it closes with
-#: 4001 and "bye", on "ping" it sends a Ping, and "pong" when that is answered. /refused gets 403.
-HEAD = """
-import ssl, sys
-context = None
-if sys.argv[1:]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(sys.argv[1])
-
-def announce(port):
-    print(f"listening on ws://127.0.0.1:{port}", flush=True)
-"""
-
-SERVERS = {
-    "websockets": """
-import asyncio, http
-from websockets.asyncio.server import serve
-
-async def handle(ws):
-    async for message in ws:
-        if message == "close":
-            await ws.close(4001, "bye")
-        elif message == "ping":
-            await (await ws.ping())
-            await ws.send("pong")
-        else:
-            await ws.send(message)
-
-def refuse(ws, request):
-    if request.path == "/refused":
-        return ws.respond(http.HTTPStatus.FORBIDDEN, "not you")
-
-async def main():
-    async with serve(handle, "127.0.0.1", 0, ssl=context, subprotocols=["b"], process_request=refuse,
-                     max_size=None) as server:
-        announce(server.sockets[0].getsockname()[1])
-        await server.wait_closed()
-
-asyncio.run(main())
-""",
-    "websockets.sync": """
-import http
-from websockets.sync.server import serve
-
-def handle(ws):
-    for message in ws:
-        if message == "close":
-            ws.close(4001, "bye")
-        elif message == "ping":
-            ws.ping().wait()
-            ws.send("pong")
-        else:
-            ws.send(message)
-
-def refuse(ws, request):
-    if request.path == "/refused":
-        return ws.respond(http.HTTPStatus.FORBIDDEN, "not you")
-
-with serve(handle, "127.0.0.1", 0, ssl=context, subprotocols=["b"], process_request=refuse,
-           max_size=None) as server:
-    announce(server.socket.getsockname()[1])
-    server.serve_forever()
-""",
-    "aiohttp": """
-import asyncio
-from aiohttp import WSMsgType, web
-
-async def handle(request):
-    if request.path == "/refused":
-        return web.Response(status=403, text="not you")
-    ws = web.WebSocketResponse(protocols=["b"], max_msg_size=0, autoping=True)
-    await ws.prepare(request)
-    async for message in ws:
-        if message.data == "close":
-            await ws.close(code=4001, message=b"bye")
-        elif message.data == "ping":
-            await ws.ping()
-            await ws.send_str("pong")
-        elif message.type is WSMsgType.TEXT:
-            await ws.send_str(message.data)
-        else:
-            await ws.send_bytes(message.data)
-    return ws
-
-async def main():
-    app = web.Application()
-    app.router.add_get("/{path:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    announce(runner.addresses[0][1])
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-""",
-    "tornado": """
-import asyncio
-from tornado import httpserver, netutil, web, websocket
-
-class Echo(websocket.WebSocketHandler):
-    def select_subprotocol(self, offered):
-        return "b" if "b" in offered else None
-
-    def get_compression_options(self):
-        return {}
-
-    def check_origin(self, origin):
-        return True
-
-    def on_pong(self, data):
-        if data == b"asked":
-            self.write_message("pong")
-
-    def on_message(self, message):
-        if message == "close":
-            self.close(4001, "bye")
-        elif message == "ping":
-            self.ping(b"asked")
-        else:
-            self.write_message(message, binary=isinstance(message, bytes))
-
-class Refused(web.RequestHandler):
-    def get(self):
-        self.set_status(403)
-        self.finish("not you")
-
-async def main():
-    app = web.Application([("/refused", Refused), ("/.*", Echo)], websocket_max_message_size=2**30)
-    server = httpserver.HTTPServer(app, ssl_options=context)
-    sockets = netutil.bind_sockets(0, "127.0.0.1")
-    server.add_sockets(sockets)
-    announce(sockets[0].getsockname()[1])
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-""",
-}
-
-INSTALLED = [name for name in SERVERS if importlib.util.find_spec(name.partition(".")[0])]
 
 
 @pytest.fixture(scope="module")
@@ -170,32 +30,54 @@ def authority() -> trustme.CA:
 @pytest.fixture(scope="module", params=INSTALLED)
 def servers(
     request: pytest.FixtureRequest, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[bool, str]]:
-    """One server, plain and with TLS: its URIs by whether it is the latter."""
+) -> Iterator[tuple[str, dict[bool, str]]]:
+    """One server, plain and with TLS: its name, and its URIs by whether it is the latter."""
+    if request.param == "Node ws":
+        try:
+            install_node_modules(Path(os.environ["GEVENTWS_NODE_DIR"]))
+        except NodeMissing as missing:
+            if os.environ.get("GEVENTWS_REQUIRE_NODE") == "yes":
+                pytest.fail(f"GEVENTWS_REQUIRE_NODE is yes: Node's ws, {missing}")
+            pytest.skip(f"Node's ws, {missing}")
     directory = tmp_path_factory.mktemp("server")
-    program, certificate = directory / "server.py", directory / "certificate.pem"
-    program.write_text(HEAD + SERVERS[request.param])
+    certificate = directory / "certificate.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    with Process(program) as plain, Process(program, Path(certificate)) as encrypted:
-        yield {False: plain.url(), True: encrypted.url().replace("ws:", "wss:")}
+    with (
+        run_server(request.param, directory) as plain,
+        run_server(request.param, directory, certificate) as encrypted,
+    ):
+        yield request.param, {False: plain.url(), True: encrypted.url().replace("ws:", "wss:")}
+
+
+class Server:
+    """Connects to a server.
+
+    Attributes:
+        garbles_close: it writes a Close frame's reason without a code before it.
+    """
+
+    def __init__(self, name: str, uri: str, context: ssl.SSLContext) -> None:
+        self.garbles_close = name == "gevent-websocket"
+        self._uri = uri
+        self._context = context
+
+    def __call__(self, path: str = "/", **options: Any) -> Any:
+        # One that all of them know: some refuse who offers none.
+        options.setdefault("subprotocols", ["b"])
+        return connect(self._uri + path, ssl_context=self._context, **options)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "tls"])
-def server(request: pytest.FixtureRequest, servers: dict[bool, str], authority: trustme.CA) -> Any:
-    """Connects to a server."""
+def server(
+    request: pytest.FixtureRequest, servers: tuple[str, dict[bool, str]], authority: trustme.CA
+) -> Server:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-
-    def open_websocket(path: str = "/", **options: Any) -> Any:
-        # One that all of them know: some refuse who offers none.
-        options.setdefault("subprotocols", ["b"])
-        return connect(servers[request.param] + path, ssl_context=context, **options)
-
-    return open_websocket
+    return Server(servers[0], servers[1][request.param], context)
 
 
 @pytest.mark.parametrize("window_bits", [None, 12, 15])
-def test_echo(server: Any, window_bits: int | None) -> None:
+def test_echo(server: Server, window_bits: int | None) -> None:
     compression = None if window_bits is None else Compression(window_bits=window_bits)
     with server(compression=compression, max_message_size=None, subprotocols=["a", "b"]) as ws:
         assert ws.subprotocol == "b"
@@ -214,25 +96,44 @@ def test_echo(server: Any, window_bits: int | None) -> None:
     assert isinstance(ws.close_error, ConnectionClosedOK)
 
 
-def test_server_closes(server: Any) -> None:
+def test_server_closes(server: Server) -> None:
     ws = server()
     ws.send("close")
     with pytest.raises(ConnectionClosedError) as caught:
         ws.receive(timeout=PATIENCE)
-    assert (caught.value.code, caught.value.reason) == (4001, "bye")
+    if server.garbles_close:
+        assert_failed_for_the_close_code(caught.value, int.from_bytes(b"by", "big"))
+    else:
+        assert (caught.value.code, caught.value.reason) == (4001, "bye")
     assert ws.wait_closed(PATIENCE)
     # Not by our own deadline: the server has ended TCP when it had our answer.
     assert "close_timeout" not in str(ws.close_error)
 
 
-def test_closing_waits_for_nothing_but_the_server(server: Any) -> None:
+def test_closing_waits_for_nothing_but_the_server(server: Server) -> None:
     ws = server(close_timeout=PATIENCE)
-    ws.close(1000, "done")
-    assert ws.close_code == 1000
+    ws.close(1000, "" if server.garbles_close else "done")
+    # Some answer with no code instead of ours.
+    assert ws.close_code == (1005 if server.garbles_close else 1000)
     assert isinstance(ws.close_error, ConnectionClosedOK)
 
 
-def test_refused(server: Any) -> None:
+def test_answer_to_a_close_is_garbled(server: Server) -> None:
+    if not server.garbles_close:
+        return
+    ws = server(close_timeout=PATIENCE)
+    ws.close(1000, "done")
+    # "bytearray(b'done')".
+    assert_failed_for_the_close_code(ws.close_error, int.from_bytes(b"by", "big"))
+
+
+def assert_failed_for_the_close_code(error: Any, code: int) -> None:
+    """It ended with our 1002, and the message names the code that is none."""
+    assert error.code == 1006
+    assert str(code) in str(error), error
+
+
+def test_refused(server: Server) -> None:
     with pytest.raises(InvalidStatus) as caught:
         server("/refused")
     assert caught.value.response.status == 403
