@@ -373,8 +373,10 @@ def _explain(error: InvalidHandshake, uri: URI) -> None:
         advice = "if that may be so, raise max_line, max_headers or max_head"
     elif isinstance(error, InvalidMessage):
         advice = "is there a WebSocket server on that port?"
-        if not uri.secure and ("0x15" in error.message or "0x16" in error.message):
-            advice = "that port speaks TLS: use wss://"
+        if not uri.secure:
+            advice = "is there a WebSocket server on that port, and is it one without TLS? With it: wss://"
+            if "0x15" in error.message or "0x16" in error.message:
+                advice = "that port speaks TLS: use wss://"
     elif isinstance(error, (InvalidHeader, InvalidUpgrade)):
         advice = "it is no WebSocket server, or something in between has changed its answer"
     error.message = f"{show(uri)}: {error.message}" + (f"; {advice}" if advice else "")
