@@ -30,7 +30,7 @@ class Deadlines(Member):
     )  # fmt: skip
 
     def __init__(self, loop: Any, write_timeout: float | None) -> None:
-        """Args: loop: the hub's; write_timeout: seconds until a write without progress is aborted, or None."""
+        """Args: loop: the hub's; write_timeout: seconds until a write that does not move ends it, or None."""
         self._loop = loop
         self._write_timeout = -1.0 if write_timeout is None else write_timeout
         self._write_timer: Any = None

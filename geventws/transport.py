@@ -306,6 +306,11 @@ class Transport(Deadlines):
     def _remove(self, count: int) -> None:
         """Take `count` bytes that have left off the protocol's chunks."""
         chunks = self._core.out
+        if count == self._core.out_size:
+            # Nearly always: the system took all.
+            chunks.clear()
+            self._offset = 0
+            return
         count += self._offset
         whole = 0
         for chunk in chunks:
