@@ -481,7 +481,7 @@ class Connection:
         return kind(self.close_received, self.close_sent, self.received_first, detail)
 
 
-#: Bytes from which on a payload goes out as it stands behind its header; what is shorter is copied into a frame.
+#: Bytes from which on a payload goes out as it stands behind its header; others are copied into a frame.
 _LARGE = 512
 
 _NORMAL = frozenset((1000, 1001, 1005))
