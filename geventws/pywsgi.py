@@ -7,7 +7,7 @@ stopped, every client is told.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from gevent.pywsgi import WSGIHandler
@@ -53,8 +53,12 @@ class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
 
     def run_application(self) -> None:
         """Run the application with WebSockets around it."""
-        self.application = self._house.wrap(self.application, self.options)
+        self.application = self._house.wrap(self.application, self.make_middleware)
         super().run_application()
+
+    def make_middleware(self, application: Any) -> WebSocketMiddleware:
+        """Return the middleware to put around an application that has none."""
+        return WebSocketMiddleware(application, **self.options)
 
     def take_over(self) -> HandlerTakeover:
         """Return how the connection is taken over; for the middleware."""
@@ -115,7 +119,7 @@ class _House:
         for ws in list(self.connections):
             ws.begin_close(1001, _STOPPING)
 
-    def wrap(self, application: Any, options: Mapping[str, Any]) -> Any:
+    def wrap(self, application: Any, make: Callable[[Any], WebSocketMiddleware]) -> Any:
         """Return the application with WebSockets around it, unless it has them itself."""
         known, wrapped = self._wrapped
         if known is not application:
@@ -123,7 +127,7 @@ class _House:
             if any(isinstance(app, WebSocketMiddleware) for app in own):
                 wrapped = application
             else:
-                wrapped = WebSocketMiddleware(application, **options)
+                wrapped = make(application)
             self._wrapped = application, wrapped
         return wrapped
 

@@ -1,0 +1,1 @@
+"""`geventwebsocket.protocols`. WAMP 1, which gevent-websocket has besides, is not here."""
