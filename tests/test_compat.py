@@ -120,7 +120,7 @@ class TestReceive:
             assert ws.stream is None
             assert ws.path == "/"
             for call in (ws.receive, lambda: ws.send("x"), lambda: ws.send_frame("x", 1)):
-                with pytest.raises(OSError, match="Socket is dead|Connection is already closed") as caught:
+                with pytest.raises(OSError, match=r"Socket is dead|Connection is already closed") as caught:
                     call()
                 assert type(caught.value) is WebSocketError
             ws.close()
@@ -730,8 +730,8 @@ class TestHandler:
             assert plain(server).endswith(b"plain")
             wait_until(lambda: len(server.access) == 2)
         assert calls == [
-            "run_application", "upgrade_websocket", "upgrade_connection", "run_websocket", "over", "log_request",
-            "run_application", "upgrade_websocket", "log_request",
+            "run_application", "upgrade_websocket", "upgrade_connection", "run_websocket", "over",
+            "log_request", "run_application", "upgrade_websocket", "log_request",
         ]  # fmt: skip
         assert ['" 101 ' in line for line in server.access] == [True, False]
 

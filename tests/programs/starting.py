@@ -8,7 +8,7 @@ from pathlib import Path
 
 from processes import Process
 
-__all__ = ["HERE", "serve"]
+__all__ = ["ANNOUNCE", "HERE", "serve"]
 
 HERE = Path(__file__).parent
 

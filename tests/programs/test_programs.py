@@ -7,6 +7,7 @@ one line or one import changed. They all hold the same conversation.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import DEADLINE, open_client
-from programs.starting import HERE, serve
+from processes import DEADLINE, Process, open_client
+from programs.starting import ANNOUNCE, HERE, serve
 from websockets.exceptions import ConnectionClosed
 
 pytestmark = pytest.mark.deadline(90)
@@ -167,3 +168,17 @@ def test_socketio_without_flask(how: str, transports: str, tmp_path: Path) -> No
     with serve("wsgiapp_socketio", how, tmp_path) as (process, address):
         assert talk(address, transports, "--echo-only") == TALK
         assert process.read_line() in ("disconnected transport close", "disconnected client disconnect")
+
+
+def test_program_of_the_document(tmp_path: Path) -> None:
+    document = (HERE.parents[1] / "docs/migrating.md").read_text(encoding="utf-8")
+    program = next(
+        text for text in re.findall(r"```python\n(.*?)```", document, re.DOTALL) if "flask_socketio" in text
+    )
+    assert program.count("port=8000") == 1
+    path = tmp_path / "program.py"
+    path.write_text(ANNOUNCE + program.replace("port=8000", "port=0"), encoding="utf-8")
+    with Process("-W", "default", path) as process:
+        address = process.url().removeprefix("http://")
+        for transports in ("websocket", "polling,websocket"):
+            assert talk(address, transports, "--echo-only") == TALK
