@@ -40,9 +40,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def browser(tmp_path: Path) -> list[str]:
     """The command that opens a page."""
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    names = [os.environ["CHROMIUM"]] if os.environ.get("CHROMIUM") else CHROMIUM
+    path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        pytest.fail("no Chromium on PATH (Debian: apt-get install chromium)")
+        pytest.fail("no Chromium on PATH (Debian: apt-get install chromium; or CHROMIUM=program)")
     return [
         path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--no-proxy-server", f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0",
