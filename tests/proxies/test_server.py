@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
+import gevent.socket
 import pytest
 from proxies.backends import KINDS, Backend, backend
 from proxies.dialing import To, finish, read_head, read_rest, unique
 from proxies.documented import front
-from support import HANDSHAKE, binary, close, ping, text
+from proxies.programs import DEADLINE
+from support import HANDSHAKE, RawClient, binary, close, ping, text
 
 pytestmark = pytest.mark.deadline(90)
 
@@ -108,6 +110,22 @@ def test_frame_right_behind_the_101(to: To) -> None:
     with to.open("/greeting") as client:
         client.expect(0x81, b"welcome")
         finish(client)
+
+
+def test_request_around_the_proxy_would_be_seen(to: To) -> None:
+    """The proxy forbids /denied; whatever gets there all the same, the application tells of it."""
+    path = unique("denied")
+    request = SMUGGLED.replace(b"/denied", path.encode())
+    with to.dial() as client:
+        client.send(request)
+        assert read_head(client).startswith(b"HTTP/1.1 403 ")
+    assert path not in to.paths()
+    host, _, port = to.server.address.rpartition(":")
+    with contextlib.closing(gevent.socket.create_connection((host, int(port)), DEADLINE)) as sock:
+        client = RawClient(sock)
+        client.send(request)
+        assert read_head(client).startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 426 "))
+    assert path in to.paths()
 
 
 @pytest.mark.parametrize(
