@@ -459,6 +459,15 @@ class TestAnswers:
         assert refuses(script, HeadTooBig, max_headers=None).limit == 64 * 1024
         assert refuses(script, HeadTooBig, max_line=100).limit == 100
 
+    def test_end_without_a_word(self) -> None:
+        """As haproxy does on a port with TLS."""
+
+        def script(connection: Connection) -> None:
+            connection.read_head()
+            connection.socket.close()
+
+        assert str(refuses(script, InvalidMessage)).endswith("is it one without TLS? With it: wss://")
+
     def test_reset(self) -> None:
         def script(connection: Connection) -> None:
             connection.read_head()
