@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,13 @@ class Backend:
 
 @contextlib.contextmanager
 def backend(
-    kind: Kind, directory: Path, *, unix: bool = False, fixed: bool = False, **options: Any
+    kind: Kind,
+    directory: Path,
+    *,
+    unix: bool = False,
+    fixed: bool = False,
+    arguments: Sequence[str] = (),
+    **options: Any,
 ) -> Iterator[Backend]:
     """Run a server until the `with` block is left.
 
@@ -93,6 +99,7 @@ def backend(
         directory: for its files.
         unix: it listens on a Unix socket.
         fixed: with ProxyFix around the application.
+        arguments: further ones for gunicorn.
         options: those of the server, or of the middleware.
     """
     calls = directory / "calls"
@@ -107,7 +114,7 @@ def backend(
     else:
         where = f"unix:{path}" if path else "127.0.0.1:0"
         command = ["-m", "gunicorn", "-k", kind.worker, "-b", where, "--graceful-timeout", "2",
-                   "--no-control-socket", "behind:fixed" if fixed else "behind:app"]  # fmt: skip
+                   "--no-control-socket", *arguments, "behind:fixed" if fixed else "behind:app"]  # fmt: skip
         ready = r"Listening at: (?:http://|unix:)(?P<address>\S+)"
     environ = {name: value for name, value in os.environ.items() if name != "GUNICORN_CMD_ARGS"}
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environ.get("PYTHONPATH")]))

@@ -14,7 +14,10 @@ import pytest
 from proxies.backends import KINDS, Kind, backend
 from proxies.dialing import To, finish, read_head, read_rest, unique
 from proxies.documented import front
+from proxies.programs import DEADLINE
 from support import HANDSHAKE, RawClient, close, pong, text
+
+from geventws import OpenTimeout, connect
 
 pytestmark = pytest.mark.deadline(90)
 
@@ -136,6 +139,20 @@ def test_proxy_fix(kind: Kind, proxy: str, start: Any) -> None:
     with to.open("/who", b"X-Forwarded-For: 6.6.6.6\r\n", source="127.0.0.2") as client:
         assert json.loads(client.read_frame()[1])["remote"][0] == "127.0.0.2"
         finish(client)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.worker], ids=lambda kind: kind.name)
+def test_workers_connections_are_websockets(kind: Kind, tmp_path: Path) -> None:
+    """`--worker-connections` is how many there can be; the next one waits until one of them has gone."""
+    with backend(kind, tmp_path, arguments=["--worker-connections", "2"]) as server:
+        uri = f"ws://{server.address}/echo"
+        with connect(uri, open_timeout=DEADLINE), connect(uri, open_timeout=DEADLINE) as second:
+            with pytest.raises(OpenTimeout):
+                connect(uri, open_timeout=1)
+            second.close()
+            with connect(uri, open_timeout=DEADLINE) as third:
+                third.send("x")
+                assert third.receive(timeout=DEADLINE) == "x"
 
 
 def test_host_that_nginx_does_not_pass_on(start: Any) -> None:
