@@ -499,8 +499,25 @@ class TestInstructions:
 
 
 def test_scripts_explain_themselves():
-    for name in ("run.py", "micro.py", "instructions.py"):
+    for name in ("run.py", "micro.py", "instructions.py", "plain_http.py"):
         line = [sys.executable, str(BENCHMARKS / name), "--help"]
         done = subprocess.run(line, capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stderr) == (0, "")
         assert "usage" in done.stdout
+
+
+def test_plain_http_measures_each_way_to_serve(capsys):
+    pytest.importorskip("flask")
+    # So short a run says nothing: its status is not looked at.
+    load_script("plain_http").main(["--rounds", "2", "--count", "10"])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "WebSocketMiddleware(app)",
+        "WebSocketMiddleware(app, router)",
+        "handler_class=WebSocketHandler",
+        "Flask with Sock",
+    ]
+    for line in lines:
+        without, within, _ = (float(cell) for cell in line.split("|")[2:5])
+        assert without > 0
+        assert within > 0

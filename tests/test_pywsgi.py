@@ -120,6 +120,17 @@ def test_client_that_does_not_answer_is_cut_after_stop_timeout() -> None:
         client.expect_end()
 
 
+def test_stock_server_with_a_pool_kills_what_is_left() -> None:
+    """Without our handler: its greenlets are killed when `stop()` has waited, which tells their clients."""
+    with host(WebSocketMiddleware(app)) as server, RawClient.connect(server.address) as client:
+        client.send(text("x"))
+        client.expect(0x81, b"x")
+        server.stop(timeout=0.01)
+        client.expect_close(1001)
+        client.send(close(1001))
+        client.expect_end()
+
+
 def test_server_that_was_stopped_can_be_started_again() -> None:
     server = WSGIServer(
         ("127.0.0.1", 0), app, log=None, handler_class=WebSocketHandler, environ={"SERVER_NAME": "localhost"}

@@ -302,7 +302,10 @@ def arguments() -> argparse.Namespace:
         help="quick: all but groups 12 and 13 (default); full: all; or cases and groups: 2.9,7,12.1",
     )
     parser.add_argument(
-        "--mode", action="append", choices=MODES, help="how to host the server; repeatable (default: all)"
+        "--mode",
+        action="append",
+        choices=MODES,
+        help="what is tested, and how it is hosted; repeatable (default: all)",
     )
     parser.add_argument(
         "--full", action="append", choices=MODES, default=[], help="run all cases in this mode; repeatable"

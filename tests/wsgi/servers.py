@@ -6,6 +6,7 @@ second one: the tox environment `wsgi` has it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -159,6 +160,15 @@ class Server:
             if found or time.monotonic() > until:
                 return found
             gevent.sleep(0.01)
+
+    def descriptors(self) -> int:
+        """How many descriptors its processes have open."""
+        found = 0
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if folder.name.isdecimal() and os.getsid(int(folder.name)) == self.process.pid:
+                    found += len(os.listdir(folder / "fd"))
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

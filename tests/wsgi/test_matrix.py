@@ -404,9 +404,41 @@ def test_access_log_of_a_rejection(to: Dialer) -> None:
 
 @core
 def test_server_says_nothing_about_all_this(to: Dialer) -> None:
-    """The last test on each server: its own log has no tracebacks but those on purpose."""
+    """Behind all of the above: its own log has no tracebacks but those on purpose."""
     output = to.server.output()
     assert output.count("Traceback") == output.count("ValueError: on purpose"), output
+
+
+def test_descriptors_are_given_back(to: Dialer) -> None:
+    """Whatever becomes of a WebSocket. pywsgi logs it where a TLS client awaits no response."""
+
+    def use_all_ways() -> None:
+        with to.open() as client:
+            finish(client)
+        # In the middle of a frame.
+        with to.open(behind=text("cut")[:4]):
+            pass
+        # Without a look at the answer, or at the end of it.
+        for path in b"/echo", b"/401", b"/close/1000":
+            with to.dial() as client:
+                client.send(HANDSHAKE % (path, b""))
+        with to.dial() as client:
+            client.send(HANDSHAKE % (b"/401", b""))
+            read_rest(client)
+        with to.dial() as client:
+            client.send(b"GET /echo HTTP/1.1\r\n" + KEY_FIELDS + b"Content-Length: 5\r\n\r\n")
+            read_head(client)
+        # In the middle of the head.
+        with to.dial() as client:
+            client.send(b"GET /echo HTTP/1.1\r\n" + KEY_FIELDS)
+
+    use_all_ways()
+    to.served()
+    before = to.server.descriptors()
+    for _ in range(10):
+        use_all_ways()
+    # A thread or two may be new, each with a hub.
+    wait_until(lambda: to.server.descriptors() <= before + 5, "descriptors")
 
 
 def test_stopping(to_fresh: Dialer, says: Says) -> None:
