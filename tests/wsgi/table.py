@@ -30,7 +30,7 @@ users is in [wsgi.md](wsgi.md).
 |---|---|
 | `pywsgi` | a stock `gevent.pywsgi.WSGIServer` |
 | `handler` | the same with `geventws.pywsgi.WebSocketHandler` |
-| `gunicorn-gevent`, `-pywsgi`, `-gthread` | its own workers `gevent`, `GeventPyWSGIWorker`, `gthread` |
+| `gunicorn-gevent`, `-pywsgi`, `-gthread` | gunicorn: `gevent`, `GeventPyWSGIWorker`, `gthread` |
 | `gunicorn-worker` | gunicorn with `geventws.gunicorn.GeventWebSocketWorker` |
 | `gunicorn23-...` | the same with gunicorn 23 |
 | `werkzeug` | Werkzeug's development server, in threads, as `flask run` starts it |

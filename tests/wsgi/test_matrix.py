@@ -168,7 +168,7 @@ def test_whole_dialogue_behind_the_request(to: Dialer) -> None:
 @core
 @pytest.mark.parametrize("path", [b"/401", b"/plain"])
 @pytest.mark.parametrize("when", ["with it", "behind it"])
-def test_request_smuggled_behind_a_rejected_upgrade(to: Dialer, path: bytes, when: str) -> None:
+def test_no_request_behind_a_rejected_upgrade_is_served(to: Dialer, path: bytes, when: str) -> None:
     with to.dial() as client:
         client.send(HANDSHAKE % (path, b"") + (SMUGGLED if when == "with it" else b""))
         head = read_head(client)
@@ -181,7 +181,7 @@ def test_request_smuggled_behind_a_rejected_upgrade(to: Dialer, path: bytes, whe
     assert "/smuggled" not in to.served()
 
 
-def test_request_smuggled_behind_a_bad_handshake(to: Dialer) -> None:
+def test_no_request_behind_a_bad_handshake_is_served(to: Dialer) -> None:
     fields = KEY_FIELDS.replace(b"Version: 13", b"Version: 12")
     with to.dial() as client:
         client.send(b"GET /echo HTTP/1.1\r\n" + fields + b"\r\n" + SMUGGLED)
@@ -194,7 +194,7 @@ def test_request_smuggled_behind_a_bad_handshake(to: Dialer) -> None:
 
 @core
 @pytest.mark.parametrize("when", ["with it", "behind it"])
-def test_request_smuggled_behind_a_websocket(to: Dialer, when: str) -> None:
+def test_no_request_behind_a_websocket_is_served(to: Dialer, when: str) -> None:
     with to.open() as client:
         client.send(close(1000) + (SMUGGLED if when == "with it" else b""))
         client.expect_close(1000)
@@ -205,7 +205,7 @@ def test_request_smuggled_behind_a_websocket(to: Dialer, when: str) -> None:
     assert "/smuggled" not in to.served()
 
 
-def test_request_smuggled_as_a_frame(to: Dialer) -> None:
+def test_no_request_in_place_of_a_frame_is_served(to: Dialer) -> None:
     with to.open(behind=SMUGGLED) as client:
         # "G" is a frame with reserved bits set.
         client.expect_close(1002)
@@ -222,7 +222,7 @@ def test_request_smuggled_as_a_frame(to: Dialer) -> None:
      b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel"],
     ids=["length", "length and nothing", "chunked", "chunked and cut"],
 )  # fmt: skip
-def test_upgrade_with_a_body(to: Dialer, body: bytes) -> None:
+def test_upgrade_with_a_body_is_refused(to: Dialer, body: bytes) -> None:
     with to.dial() as client:
         client.send(b"GET /echo HTTP/1.1\r\n" + KEY_FIELDS + body)
         if body.endswith((b"hello", b"0\r\n\r\n")):
@@ -249,7 +249,7 @@ def test_upgrade_with_a_body(to: Dialer, body: bytes) -> None:
     ],
     ids=["no key", "bad key", "version 8", "no version", "no connection", "POST", "HTTP/1.0", "origin"],
 )  # fmt: skip
-def test_handshake_that_is_none(
+def test_bad_handshake_is_refused_with_the_right_status(
     to: Dialer, line: bytes, change: tuple[bytes, bytes], status: int, field: tuple[str, str] | None
 ) -> None:
     before = to.server.calls().count("/echo")
@@ -295,7 +295,7 @@ def test_close_code_of_the_server(to: Dialer, code: int) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/raise", b"/500"])
-def test_handler_that_fails(to: Dialer, path: bytes) -> None:
+def test_handler_that_fails_closes_with_1011(to: Dialer, path: bytes) -> None:
     with to.open(path) as client:
         client.send(text("go"))
         client.expect_close(1011)
