@@ -10,7 +10,6 @@ Needs no help from the application: Pongs are seen whether or not it receives.
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 from .wire import monotonic
@@ -33,6 +32,11 @@ class Keepalive:
     seconds after that, the connection is ended with 1011. While the application's own full queue is what
     keeps bytes from being seen, nothing is held against the peer.
     """
+
+    __slots__ = (
+        "_held_up", "_hub", "_interval", "_next", "_slots", "_started", "_tick", "_timeout", "_timer",
+        "timeouts",
+    )  # fmt: skip
 
     def __init__(self, hub: Any, interval: float, timeout: float | None) -> None:
         """Args: interval, timeout: seconds; a timeout of None sends Pings and never ends anything."""
@@ -67,11 +71,14 @@ class Keepalive:
 
     def _put(self, ws: Channel, due: float, pinged_at: float) -> None:
         """Look at a connection at `due`; `pinged_at` is -1 unless a Ping is under way."""
-        number = max(math.ceil(due / self._tick), self._next)
+        number = max(_ceiling(due / self._tick), self._next)
         ws.keepalive_slot = number
-        self._slots.setdefault(number, {})[ws] = pinged_at
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = {}
+        slot[ws] = pinged_at
         if self._timer is None:
-            self._next = math.floor(monotonic() / self._tick)
+            self._next = int(monotonic() / self._tick)
             self._start()
 
     def _start(self) -> None:
@@ -88,7 +95,7 @@ class Keepalive:
     def _on_tick(self) -> None:
         """The timer's callback: look at all that are due."""
         now = monotonic()
-        last = math.floor(now / self._tick)
+        last = int(now / self._tick)
         self._stop()
         late = now - self._started > 2 * self._tick
         self._held_up = late and not self._held_up
@@ -134,3 +141,9 @@ class Keepalive:
             else:
                 # Closing: its own deadline watches over it.
                 ws.keepalive_slot = -1
+
+
+def _ceiling(number: float) -> int:
+    """Round up a number that is not negative."""
+    whole = int(number)
+    return whole if whole == number else whole + 1
