@@ -2,6 +2,7 @@ cimport cython
 
 
 cdef class Keepalive:
+    cdef object __weakref__
     cdef object _hub
     cdef double _interval
     cdef object _timeout

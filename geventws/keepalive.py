@@ -34,7 +34,16 @@ class Keepalive:
     """
 
     __slots__ = (
-        "_held_up", "_hub", "_interval", "_next", "_slots", "_started", "_tick", "_timeout", "_timer",
+        "__weakref__",
+        "_held_up",
+        "_hub",
+        "_interval",
+        "_next",
+        "_slots",
+        "_started",
+        "_tick",
+        "_timeout",
+        "_timer",
         "timeouts",
     )  # fmt: skip
 
