@@ -6,6 +6,7 @@ stopped, every client is told.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -41,9 +42,10 @@ class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
 
     application: Any
 
-    def __init__(self, sock: Any, address: Any, server: Any) -> None:
-        super().__init__(sock, address, server)
-        self._house = _house_of(server)
+    @functools.cached_property
+    def _house(self) -> _House:
+        # Not in __init__: a handler of another class may have become one of this.
+        return _house_of(self.server)
 
     def get_environ(self) -> dict[str, Any]:
         """Return the environ of a request; in it, this handler."""

@@ -14,9 +14,11 @@ import gevent
 import gevent.event
 import gevent.socket
 import pytest
-from gevent.pywsgi import WSGIServer
+from flask import Flask, request
+from gevent.pywsgi import WSGIHandler, WSGIServer
 from hosting import Log, ask, host, host_threaded, open_raw, plain
 from support import HANDSHAKE, RawClient, binary, close, frame, ping, reset, text, tls_contexts, wait_until
+from werkzeug.debug import DebuggedApplication
 
 import geventws
 from geventws.compat import (
@@ -89,6 +91,10 @@ def open_path(address: Any, path: bytes = b"/", headers: bytes = b"") -> bytes:
     with RawClient.connect(address, path, headers) as client:
         finish(client)
         return client.head
+
+
+#: It keeps a descriptor for the life of the process.
+DEBUGGED = DebuggedApplication(using(echo))
 
 
 class TestReceive:
@@ -781,6 +787,45 @@ class TestHandler:
                 client.send(close(1000))
                 client.expect_end()
             assert plain(server).endswith(b"plain")
+
+    def test_handler_of_another_class_becomes_one(self) -> None:
+        """As gevent-socketio does, to answer the handshake only."""
+
+        class Handler(WSGIHandler):
+            def handle_one_response(self) -> None:
+                self.__class__ = WebSocketHandler
+                self.prevent_wsgi_call = True
+                self.handle_one_response()
+                self.websocket.send(f"hello {self.environ['wsgi.websocket'].receive()}")
+
+        with host(using(echo), handler_class=Handler) as server, RawClient.connect(server.address) as client:
+            client.send(text("x"))
+            client.expect(0x81, b"hello x")
+            client.send(close(1000))
+            client.expect_close(1000)
+            client.expect_end()
+
+    def test_under_a_debugger(self) -> None:
+        with served(DEBUGGED) as server, RawClient.connect(server.address) as client:
+            client.send(text("x"))
+            client.expect(0x81, b"x")
+            finish(client)
+
+    def test_view_of_flask_with_the_websocket_in_its_environ(self) -> None:
+        app = Flask("app_under_test")
+
+        @app.route("/api", websocket=True)
+        def api() -> str:
+            echo(request.environ["wsgi.websocket"])
+            return ""
+
+        with served(Resource([("/page", page), ("/api", app)])) as server:
+            # A Resource has none for it: as before.
+            assert ask(server, b"/api").startswith(b"HTTP/1.1 404 ")
+        with served(app) as server, RawClient.connect(server.address, b"/api") as client:
+            client.send(text("x"))
+            client.expect(0x81, b"x")
+            finish(client)
 
     def test_websocket_class(self) -> None:
         class Shouting(WebSocket):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .clients import Client, Clients
@@ -41,6 +42,7 @@ class Handling:
     client_address: Any
     socket: Any
 
+    _socket: Any = None
     _client_key: Any = None
     _middleware: Any = None
 
@@ -67,6 +69,10 @@ class Handling:
         self.websocket = self.websocket_class(self.environ, Stream(self), self)
         self.environ["wsgi.websocket"] = self.websocket
         self.environ["wsgi.websocket_version"] = self.websocket.version
+        self._socket = self.socket
+        # Where nobody is about to run it, whoever closes the socket brings it to its end first.
+        end = self.finish if self.prevent_wsgi_call else connection.abort
+        self.socket = _GuardedSocket(self.socket, end)
 
     def run_websocket(self) -> None:
         """Run the application to its end, and that of the WebSocket."""
@@ -81,11 +87,10 @@ class Handling:
         connection, websocket = self.connection, self.websocket
         if connection is None or websocket is None:
             return
-        sock, self.socket = self.socket, _GuardedSocket(self.socket, connection)
         try:
             self._middleware.run(connection, serve)
         finally:
-            self.socket = sock
+            self.socket, self._socket = self._socket, None
             websocket._end()
             self.environ["wsgi.websocket"] = None
             self.connection = self.websocket = self._middleware = None
@@ -137,20 +142,23 @@ class _GuardedSocket:
     A timeout has no effect: the socket is read in the event loop, which waits for nothing.
     """
 
-    def __init__(self, sock: Any, connection: _WebSocket) -> None:
+    #: What pywsgi closes without asking.
+    _sock = None
+
+    def __init__(self, sock: Any, end: Callable[[], None]) -> None:
         self._socket = sock
-        self._connection = connection
+        self._end = end
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
     def close(self) -> None:
-        """Drop TCP."""
-        self._connection.abort()
+        """End the WebSocket. The socket itself is the server's."""
+        self._end()
 
     def shutdown(self, how: int) -> None:
-        """Drop TCP."""
-        self._connection.abort()
+        """End the WebSocket."""
+        self._end()
 
     def setblocking(self, flag: Any) -> None:
         """Do nothing."""

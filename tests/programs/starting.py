@@ -21,6 +21,12 @@ IMPORTS = {
     "from flask_sock import Sock": "from geventws.flask import Sock",
 }
 
+#: What stands for the handler class on a server that has none.
+WRAP = {
+    "handler_echo": "app = geventws.compat.CompatMiddleware(app)\n",
+    "socketio_app": "app.wsgi_app = geventws.compat.CompatMiddleware(app.wsgi_app)\n",
+}
+
 #: Makes servers take any port and say which one.
 ANNOUNCE = """
 import gevent.pywsgi
@@ -65,7 +71,7 @@ def serve(name: str, how: str, folder: Path) -> Iterator[tuple[Process, str]]:
     else:
         # In the worker's case nothing of it is changed: the line is in the configuration.
         worker = how == "gunicorn worker"
-        text = (HERE / f"{name}.py").read_text(encoding="utf-8") if worker else source
+        text = (HERE / f"{name}.py").read_text(encoding="utf-8") if worker else source + WRAP.get(name, "")
         path.write_text(text, encoding="utf-8")
         (folder / "gunicorn.conf.py").write_text(INSTALL if worker else "", encoding="utf-8")
         command = (

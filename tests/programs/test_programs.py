@@ -62,7 +62,7 @@ def test_resource_chat(how: str, tmp_path: Path) -> None:
             assert json.loads(receive(two)) == {"who": ["Bob"]}
 
 
-@pytest.mark.parametrize("how", ["original", "changed", "gunicorn worker"])
+@pytest.mark.parametrize("how", ["original", "changed", "gunicorn worker", "gunicorn gevent"])
 def test_handler_echo(how: str, tmp_path: Path) -> None:
     with serve("handler_echo", how, tmp_path) as (_, address):
         assert "a page" in get(address)
@@ -153,7 +153,7 @@ def talk(address: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("transports", ["websocket", "polling,websocket"])
-@pytest.mark.parametrize("how", ["original", "changed", "gunicorn worker"])
+@pytest.mark.parametrize("how", ["original", "changed", "gunicorn worker", "gunicorn gevent"])
 def test_flask_socketio(how: str, transports: str, tmp_path: Path) -> None:
     with serve("socketio_app", how, tmp_path) as (process, address):
         assert "a page" in get(address)
