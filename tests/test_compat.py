@@ -805,6 +805,26 @@ class TestHandler:
             client.expect_close(1000)
             client.expect_end()
 
+    @pytest.mark.parametrize(("wrong", "code"), [("class", 1011), ("run", 1000), ("nothing", 1000)], ids=str)
+    def test_subclass_that_does_it_wrong_leaves_nothing_open(self, wrong: str, code: int) -> None:
+        class Wrong(WebSocket):
+            def __init__(self, *arguments: Any) -> None:
+                raise ValueError("wrong")
+
+        class Handler(WebSocketHandler):
+            websocket_class = Wrong if wrong == "class" else WebSocket
+
+            def run_websocket(self) -> None:
+                if wrong == "run":
+                    raise ValueError("wrong")
+
+        with host(using(echo), handler_class=Handler) as server:
+            with RawClient.connect(server.address) as client:
+                client.expect_close(code)
+                client.send(close(code))
+                client.expect_end()
+            assert plain(server).endswith(b"plain")
+
     def test_under_a_debugger(self) -> None:
         with served(DEBUGGED) as server, RawClient.connect(server.address) as client:
             client.send(text("x"))

@@ -66,13 +66,13 @@ class Handling:
         """The upgrade was accepted."""
         self.connection = connection
         self._middleware = middleware
-        self.websocket = self.websocket_class(self.environ, Stream(self), self)
-        self.environ["wsgi.websocket"] = self.websocket
-        self.environ["wsgi.websocket_version"] = self.websocket.version
         self._socket = self.socket
         # Where nobody is about to run it, whoever closes the socket brings it to its end first.
         end = self.finish if self.prevent_wsgi_call else connection.abort
         self.socket = _GuardedSocket(self.socket, end)
+        self.websocket = self.websocket_class(self.environ, Stream(self), self)
+        self.environ["wsgi.websocket"] = self.websocket
+        self.environ["wsgi.websocket_version"] = self.websocket.version
 
     def run_websocket(self) -> None:
         """Run the application to its end, and that of the WebSocket."""
@@ -85,13 +85,14 @@ class Handling:
     def finish(self, serve: Any = lambda _: None) -> None:
         """Close the WebSocket after `serve`, a function of the connection; TCP is over then."""
         connection, websocket = self.connection, self.websocket
-        if connection is None or websocket is None:
+        if connection is None:
             return
         try:
             self._middleware.run(connection, serve)
         finally:
             self.socket, self._socket = self._socket, None
-            websocket._end()
+            if websocket is not None:
+                websocket._end()
             self.environ["wsgi.websocket"] = None
             self.connection = self.websocket = self._middleware = None
 

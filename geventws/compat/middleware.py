@@ -74,9 +74,15 @@ class CompatMiddleware(WebSocketMiddleware):
             return self._give_up(upgrade, error)
         finally:
             self._pending.discard(ws)
-        handler.opened(ws, self)
-        if not handler.runs_itself(self):
-            handler.run_websocket()
+        try:
+            handler.opened(ws, self)
+            if not handler.runs_itself(self):
+                handler.run_websocket()
+        except BaseException:
+            # Of a subclass. The server closes the socket next.
+            ws.begin_close(1011, "internal error")
+            handler.finish()
+            raise
         return []
 
     def _choose_subprotocol(self, environ: dict[str, Any]) -> str | None:
