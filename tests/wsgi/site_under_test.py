@@ -20,6 +20,11 @@ def application(environ, start_response):
         body = b"plain answer\n"
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
         return [body]
+    if path == "/raise-at-once":
+        raise ValueError("on purpose")
+    if path == "/abort":
+        ws.abort()
+        return []
     if path == "/cookie":
         ws.accept(headers=[("Set-Cookie", "taste=sweet; Path=/"), ("X-Answer", "42")])
     if path == "/subprotocol":

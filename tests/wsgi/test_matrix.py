@@ -181,6 +181,16 @@ def test_no_request_behind_a_rejected_upgrade_is_served(to: Dialer, path: bytes,
     assert "/smuggled" not in to.served()
 
 
+@pytest.mark.parametrize("path", [b"/raise-at-once", b"/abort"])
+def test_no_request_behind_an_upgrade_that_fails_is_served(to: Dialer, path: bytes) -> None:
+    with to.dial() as client:
+        client.send(HANDSHAKE % (path, b"") + SMUGGLED)
+        rest = read_rest(client)
+        assert rest.startswith(b"HTTP/1.1 500 " if path == b"/raise-at-once" else b"")
+        assert rest.count(b"HTTP/1.1 ") == (path == b"/raise-at-once")
+    assert "/smuggled" not in to.served()
+
+
 def test_no_request_behind_a_bad_handshake_is_served(to: Dialer) -> None:
     fields = KEY_FIELDS.replace(b"Version: 13", b"Version: 12")
     with to.dial() as client:
