@@ -38,12 +38,13 @@ from .exceptions import (
     PingTimeout,
     ProtocolError,
     ProxyError,
+    RateExceeded,
     RemoteProtocolError,
     ResolveError,
     TLSError,
     WebSocketError,
 )
-from .options import Compression, Options
+from .options import Compression, Options, RateLimit
 from .pong import Pong
 from .protocol.closing import Close
 from .protocol.headers import Headers
@@ -94,6 +95,8 @@ __all__ = [
     "Pong",
     "ProtocolError",
     "ProxyError",
+    "RateExceeded",
+    "RateLimit",
     "RemoteProtocolError",
     "Request",
     "ResolveError",

@@ -42,7 +42,13 @@ _READ, _WRITE = 1, 2
 
 
 class _Serving(Greenlet):  # type: ignore[misc]
-    """A greenlet that does not remember the stack of its spawner, which is always the acceptor."""
+    """A greenlet that does not remember the stack of its spawner, which is always the acceptor.
+
+    Attributes:
+        socket: closed when it is done, if it never began: nobody else does.
+    """
+
+    __slots__ = ("socket",)
 
     spawning_stack_limit = 0
 
@@ -65,6 +71,9 @@ class Greenlets(Pool):  # type: ignore[misc]
 
     def _discard(self, greenlet: Any) -> None:
         """A greenlet is done."""
+        sock = getattr(greenlet, "socket", None)
+        if sock is not None:
+            sock.close()
         self.greenlets.discard(greenlet)
         self.dying.discard(greenlet)
         if not self.greenlets:
@@ -123,6 +132,7 @@ class Acceptor(StreamServer):  # type: ignore[misc]
 
     def _pause_accepting(self, error: OSError) -> None:
         """Try again later: there are no descriptors or no memory for another connection."""
+        self.handle_shortage()
         self._accept_log.log(logging.ERROR, "cannot accept connections, trying again: %s", str(error))
         self.stop_accepting()
         # Where StreamServer keeps its own, so that stop_accepting() ends it.
@@ -130,16 +140,23 @@ class Acceptor(StreamServer):  # type: ignore[misc]
         self._timer.start(self._start_accepting_if_started)
         self._accept_delay = min(self._accept_delay * 2, _ACCEPT_DELAYS[1])
 
+    def handle_shortage(self) -> None:
+        """Called when there are no descriptors or no memory for another connection."""
+
     def do_handle(self, sock: Any, address: Any) -> None:
         """Have a connection served. Overrides StreamServer's, which closes the socket a second time."""
         if not self._bare:
             super().do_handle(sock, address)
             return
         try:
-            self._spawn(self._handle, sock, address)
+            greenlet = self._spawn(self._handle, sock, address)
         except BaseException:
             sock.close()
             raise
+        if type(greenlet) is _Serving:
+            greenlet.socket = sock
+        elif hasattr(greenlet, "rawlink"):
+            greenlet.rawlink(lambda _: sock.close())
 
     def prepare(self, sock: Any) -> None:
         """Set what a connection needs and has not inherited.

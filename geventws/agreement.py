@@ -6,19 +6,21 @@ Compiled with agreement.pxd (`benchmarks/`, row "handshakes").
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from .options import Compression
 from .protocol.connection import Connection
 from .protocol.deflate import DeflateParameters, negotiate_offer
 from .protocol.handshake import accept_response, check_origin, check_request, select_subprotocol
 from .protocol.headers import parse_extensions
+from .protocol.limited import LimitedConnection
 
 if TYPE_CHECKING:
     from .options import Options
     from .protocol.http import Request
 
-__all__ = ["Agreement", "agree"]
+__all__ = ["Agreement", "agree", "make_connection"]
 
 
 class Agreement:
@@ -54,18 +56,37 @@ class Agreement:
 
     def connection(self, options: Options) -> Connection:
         """Return the protocol of the connection that was agreed on."""
-        size, fragments = options.max_message_size, options.max_fragments
-        compression = options.compression
-        if self.deflate is None or not isinstance(compression, Compression):
-            return Connection(max_message_size=size, max_fragments=fragments)
-        return Connection(
-            max_message_size=size,
-            max_fragments=fragments,
-            deflate=self.deflate,
-            level=compression.level,
-            mem_level=compression.mem_level,
-            threshold=compression.threshold,
+        return make_connection(options, self.deflate)
+
+
+def make_connection(
+    options: Options, deflate: DeflateParameters | None, *, client: bool = False
+) -> Connection:
+    """Return the protocol of a connection.
+
+    Args:
+        options: see `Options`.
+        deflate: the parameters of permessage-deflate, or None where that was not agreed on.
+        client: the role: False for a server.
+    """
+    size, fragments, rate_limit = options.max_message_size, options.max_fragments, options.rate_limit
+    if deflate is None and rate_limit is not None:
+        return LimitedConnection(
+            rate_limit, monotonic, client=client, max_message_size=size, max_fragments=fragments
         )
+    compression = options.compression if isinstance(options.compression, Compression) else Compression()
+    arguments: dict[str, Any] = {
+        "client": client,
+        "max_message_size": size,
+        "max_fragments": fragments,
+        "deflate": deflate,
+        "level": compression.level,
+        "mem_level": compression.mem_level,
+        "threshold": compression.threshold,
+    }
+    if rate_limit is None:
+        return Connection(**arguments)
+    return LimitedConnection(rate_limit, monotonic, **arguments)
 
 
 def agree(request: Request, options: Options) -> Agreement:

@@ -16,5 +16,5 @@ cdef class Deadlines(Member):
     cdef _watch_write(self)
     cdef _start_write_timer(self, double seconds)
     cdef _stop_write_timer(self)
-    cpdef set_close_deadline(self, object timeout)
+    cpdef set_close_deadline(self, object timeout, object periods=*)
     cpdef cancel_deadline(self)

@@ -15,6 +15,9 @@ __all__ = ["Deadlines"]
 #: Seconds that a loop which was held up gets to see that a socket has become writable.
 _GRACE = 0.05
 
+#: Times `close_timeout` that a closing connection has at the most, while the peer takes what waits now and then.
+_PERIODS = 12
+
 
 class Deadlines(Member):
     """The timers of a `Transport`.
@@ -92,11 +95,14 @@ class Deadlines(Member):
 
     # The closing handshake
 
-    def set_close_deadline(self, timeout: float | None) -> None:
-        """Give the closing handshake a deadline in seconds, unless it has one."""
+    def set_close_deadline(self, timeout: float | None, periods: int = _PERIODS) -> None:
+        """Give the closing handshake a deadline in seconds, unless it has one.
+
+        While bytes wait that the peer does take, it gets another one, up to `periods` in all.
+        """
         if timeout is not None and self._close_timer is None and not self.ended:
             self._close_timer = self._loop.timer(timeout)
-            self._close_timer.start(self._on_close_timeout, timeout)
+            self._close_timer.start(self._on_close_timeout, timeout, periods)
 
     def cancel_deadline(self) -> None:
         """Take the deadline off."""
@@ -105,6 +111,6 @@ class Deadlines(Member):
             self._close_timer.close()
             self._close_timer = None
 
-    def _on_close_timeout(self, timeout: float) -> None:
+    def _on_close_timeout(self, timeout: float, periods: int) -> None:
         """The close timer's callback."""
         raise NotImplementedError

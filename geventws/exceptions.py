@@ -13,7 +13,8 @@
     │       ├── InvalidFrame              close code 1002
     │       ├── InvalidClose              close code 1002
     │       ├── InvalidPayload            close code 1007
-    │       └── MessageTooBig             close code 1009
+    │       ├── MessageTooBig             close code 1009
+    │       └── RateExceeded              close code 1008
     ├── InvalidHandshake                  with the HTTP status a server answers
     │   ├── InvalidMessage                not HTTP/1.1 as RFC 9112 has it
     │   ├── InvalidMethod                 405
@@ -74,6 +75,7 @@ __all__ = [
     "PingTimeout",
     "ProtocolError",
     "ProxyError",
+    "RateExceeded",
     "RemoteProtocolError",
     "ResolveError",
     "TLSError",
@@ -220,6 +222,13 @@ class MessageTooBig(RemoteProtocolError):
         self.args = (message, size, limit, kind)
         self.size = size
         self.limit = limit
+
+
+class RateExceeded(RemoteProtocolError):
+    """The peer sends more in a second than `rate_limit` allows."""
+
+    kind = "rate"
+    close_code = 1008
 
 
 class InvalidHandshake(WebSocketError):

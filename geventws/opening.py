@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from .accepting import Acceptor, gevent_socket, send_all, wait_ready
+from .accepting import gevent_socket, send_all, wait_ready
+from .admission import MAX_REFUSING, Admission
 from .agreement import Agreement, agree
+from .endings import STOPPING, close_cause, count_end, log_end
 from .exceptions import InvalidHandshake, OpenTimeout
 from .keepalive import Keepalive
 from .protocol.handshake import error_response
 from .protocol.http import Request, RequestParser, Response
-from .serving import Throttle, send_last, wrap_tls
-from .stats import Stats
+from .serving import Lines, send_last, wrap_tls
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -29,21 +30,22 @@ if TYPE_CHECKING:
     from .options import Options
     from .routing import Router
 
-__all__ = ["STOPPING", "Opened", "Opener"]
+__all__ = ["Opened", "Opener"]
 
 logger = logging.getLogger("geventws")
 
 _RECEIVE_SIZE = 16 * 1024
 
-#: Seconds between two log lines about the same shortage.
-_LOG_INTERVAL = 10.0
+#: Seconds for the TLS handshake of a connection that is to be refused.
+_REFUSE_SECONDS = 2.0
 
-STOPPING = "the server is stopping"
+#: Lines about refused requests in a second; a flood of those must not become one of the log.
+_REFUSAL_LINES = 50
 
 Opened = tuple[WebSocket, Callable[..., Any], dict[str, Any]]
 
 
-class Opener(Acceptor):
+class Opener(Admission):
     """Accepts connections and opens WebSockets on them."""
 
     def __init__(
@@ -58,33 +60,40 @@ class Opener(Acceptor):
     ) -> None:
         """Args: as for `WebSocketServer`; context: for TLS, or None."""
         self.connections: set[WebSocket] = set()
-        self.stats = Stats()
         self._handler = handler
         self._match = getattr(handler, "match", None)
         self._context = context
         self._keepalive: Keepalive | None = None
-        #: Greenlets that serve a connection; and those among them that only tell it to go away.
-        self._serving = 0
-        self._refusing = 0
-        #: Sockets from which a request is awaited.
-        self._opening: set[Any] = set()
-        self._stopping = False
-        self._full_log = Throttle(_LOG_INTERVAL)
-        Acceptor.__init__(self, listener, options, backlog=backlog, spawn=spawn)
+        self._refusal_log = Lines(logger, _REFUSAL_LINES)
+        #: What the open ones are counted by, where `max_connections_per_address` is set.
+        self._keys: dict[WebSocket, str] = {}
+        Admission.__init__(self, listener, options, backlog=backlog, spawn=spawn)
 
     def _open(self, sock: Any, address: Any) -> Opened | None:
         """Do the opening handshake; None if it failed, and the socket is closed."""
         opened = None
+        key = ""
         try:
             self.prepare(sock)
+            refusal = self._check_room()
+            if refusal is None and self._addresses is not None:
+                key = self._addresses.key(address)
+                if key:
+                    refusal = self._enter(key)
+                    if refusal is not None:
+                        key = ""
+            if refusal is not None:
+                self._turn_away(sock, address, refusal)
+                return None
             if self._context is not None:
                 # Closed below, where wrapping it fails.
                 sock = gevent_socket(sock)
                 sock = wrap_tls(self._context, sock)
-            opened = self._handshake(sock, address)
+            opened = self._handshake(sock, address, key)
         except OpenTimeout as error:
             self.stats.failed_handshakes += 1
-            logger.info("%s: %s", _name(address), str(error))
+            self.stats.open_timeouts += 1
+            self._refusal_log.log(logging.INFO, "%s: %s", _name(address), str(error))
         except OSError as error:
             self.stats.failed_handshakes += 1
             # As text: whoever keeps log records would keep traceback, frames and socket with an exception.
@@ -96,10 +105,33 @@ class Opener(Acceptor):
         finally:
             if opened is None:
                 sock.close()
+                if key and self._addresses is not None:
+                    self._addresses.leave(key)
         return opened
 
-    def _handshake(self, sock: Any, address: Any) -> Opened | None:
-        """Read the request and answer it."""
+    def _turn_away(self, sock: Any, address: Any, refusal: InvalidHandshake) -> None:
+        """Answer 503 without waiting for a request, or only close where many are being answered already."""
+        if self._refusing >= MAX_REFUSING:
+            self.stats.unanswered += 1
+            sock.close()
+            return
+        try:
+            if self._context is not None:
+                self._refusing += 1
+                try:
+                    sock = gevent_socket(sock)
+                    sock = wrap_tls(self._context, sock)
+                    with gevent.Timeout(_REFUSE_SECONDS, TimeoutError("no TLS handshake in time")):
+                        sock.do_handshake()
+                finally:
+                    self._refusing -= 1
+            self._log_refusal(address, refusal)
+            self._refuse(sock, error_response(refusal).serialize())
+        finally:
+            sock.close()
+
+    def _handshake(self, sock: Any, address: Any, key: str) -> Opened | None:
+        """Read the request and answer it; `key` is what the connection is counted by, or ""."""
         options = self.options
         parser = RequestParser(
             max_line=options.max_line, max_headers=options.max_headers, max_head=options.max_head
@@ -107,20 +139,44 @@ class Opener(Acceptor):
         start = bytearray()
         try:
             request = self._receive_request(sock, parser, start)
+            # It was away from the others that it is counted among, if it had to wait.
+            refusal = self._check_room()
+            if refusal is not None:
+                raise refusal
+            request.remote_address = address
+            client_key = ""
+            if self._addresses is not None and not key:
+                client_key = self._enter_client(request)
         except InvalidHandshake as error:
             # Details are for the log; the peer gets none of its own bytes back.
-            logger.info("%s: refused with %d: %s", _name(address), error.status, str(error))
+            self._log_refusal(address, error)
             # RFC 9110 section 9.3.2: no content in answer to HEAD.
             self._refuse(sock, error_response(error).serialize(include_body=start != b"HEAD "))
             return None
-        request.remote_address = address
-        decision = self._decide(request)
-        if isinstance(decision, bytes):
-            self._refuse(sock, decision)
-            return None
-        handler, arguments, agreement = decision
-        send_all(sock, agreement.response(), options.write_timeout)
-        ws = WebSocket(
+        try:
+            decision = self._decide(request)
+            if isinstance(decision, bytes):
+                self._refuse(sock, decision)
+                return None
+            handler, arguments, agreement = decision
+            send_all(sock, agreement.response(), options.write_timeout)
+            ws = self._make(sock, request, agreement, parser.leftover)
+            if key or client_key:
+                self._keys[ws] = key or client_key
+                client_key = ""
+        finally:
+            if client_key and self._addresses is not None:
+                self._addresses.leave(client_key)
+        self.stats.opened += 1
+        self.connections.add(ws)
+        if self._stopping:
+            ws.begin_close(1001, STOPPING)
+        return ws, handler, arguments
+
+    def _make(self, sock: Any, request: Request, agreement: Agreement, early_data: bytes) -> WebSocket:
+        """Return the WebSocket that was agreed on."""
+        options = self.options
+        return WebSocket(
             sock,
             agreement.connection(options),
             request,
@@ -129,13 +185,8 @@ class Opener(Acceptor):
             extensions=agreement.extensions,
             keepalive=self._get_keepalive(),
             on_end=self._on_end,
-            early_data=parser.leftover,
+            early_data=early_data,
         )
-        self.stats.opened += 1
-        self.connections.add(ws)
-        if self._stopping:
-            ws.begin_close(1001, STOPPING)
-        return ws, handler, arguments
 
     def _receive_request(self, sock: Any, parser: RequestParser, start: bytearray) -> Request:
         """Do TLS and read the request, both within `open_timeout`; `start` gets its first five bytes.
@@ -150,7 +201,6 @@ class Opener(Acceptor):
                 timer = self._begin_waiting(sock)
                 if self._context is not None:
                     sock.do_handshake()
-            self._check_capacity()
             while True:
                 try:
                     data = sock.recv(_RECEIVE_SIZE)
@@ -160,12 +210,15 @@ class Opener(Acceptor):
                     wait_ready(sock, 1)
                     continue
                 except OSError:
-                    if not self._stopping:
+                    if not self._stopping and sock in self._opening:
                         raise
                     data = b""
                 if not data and self._stopping:
                     # `stop` has woken us.
                     raise InvalidHandshake(STOPPING, status=503)
+                if timer is not None and sock not in self._opening:
+                    # Whatever came meanwhile: nothing more can be read.
+                    raise InvalidHandshake("others have to be let in (max_handshakes)", status=503)
                 if not data:
                     parser.receive_eof()
                     raise ConnectionError("the peer ended TCP without a request")
@@ -181,22 +234,7 @@ class Opener(Acceptor):
         finally:
             if timer is not None:
                 timer.close()
-                self._opening.discard(sock)
-
-    def _begin_waiting(self, sock: Any) -> gevent.Timeout:
-        """Start the deadline of `open_timeout`: one for all, not one for each read."""
-        self._opening.add(sock)
-        return gevent.Timeout.start_new(self.options.open_timeout)
-
-    def _check_capacity(self) -> None:
-        """Refuse with 503 where no connection can be added."""
-        if self._stopping:
-            raise InvalidHandshake(STOPPING, status=503)
-        limit = self.options.max_connections
-        # Those that are being refused do not keep others out.
-        if limit is not None and self._serving - self._refusing > limit:
-            self._full_log.log(logging.WARNING, "refusing connections: %d are open (max_connections)", limit)
-            raise InvalidHandshake(f"{limit} connections are open (max_connections)", status=503)
+                self._opening.pop(sock, None)
 
     def _decide(self, request: Request) -> tuple[Callable[..., Any], dict[str, Any], Agreement] | bytes:
         """Choose handler and agreement for a request, or the answer that refuses it."""
@@ -207,9 +245,11 @@ class Opener(Acceptor):
                 if not isinstance(found, Response):
                     return *found, agree(request, self.options)
                 level = logging.INFO if found.status >= 400 else logging.DEBUG
-                logger.log(level, "%s: answered %r with %d", name, path, found.status)
+                self._refusal_log.log(level, "%s: answered %r with %d", name, path, found.status)
             except InvalidHandshake as error:
-                logger.info("%s: refused %r with %d: %s", name, path, error.status, str(error))
+                self._refusal_log.log(
+                    logging.INFO, "%s: refused %r with %d: %s", name, path, error.status, str(error)
+                )
                 found = error_response(error)
             # It may have been changed into what cannot be sent.
             return found.serialize(include_body=request.method != "HEAD")
@@ -240,10 +280,15 @@ class Opener(Acceptor):
 
     def _refuse(self, sock: Any, answer: bytes) -> None:
         """Answer with something else than 101, and end TCP."""
-        self.stats.refused += 1
+        stats = self.stats
+        stats.refused += 1
+        status = int(answer[9:12])
+        stats.refusals[status] = stats.refusals.get(status, 0) + 1
+        # Where many wait for their peer to end TCP, the others do not: some may not get to see the answer.
+        linger = self._refusing < MAX_REFUSING
         self._refusing += 1
         try:
-            send_last(gevent_socket(sock), answer, self.options.write_timeout)
+            send_last(gevent_socket(sock), answer, self.options.write_timeout, linger=linger)
         except gevent.GreenletExit:
             # Killed; there is nothing left to do.
             pass
@@ -259,20 +304,19 @@ class Opener(Acceptor):
     def _on_end(self, ws: WebSocket) -> None:
         """A WebSocket's TCP is over."""
         self.connections.discard(ws)
-        stats = self.stats
-        if ws.close_code == 1006:
-            stats.closed_unclean += 1
-        else:
-            stats.closed_clean += 1
-        if ws.write_timed_out:
-            stats.write_timeouts += 1
-        if self._keepalive is not None:
-            stats.ping_timeouts = self._keepalive.timeouts
-        stats.slow_consumers += ws.times_slow
-        stats.messages_received += ws.messages_received
-        stats.messages_sent += ws.messages_sent
-        stats.bytes_received += ws.bytes_received
-        stats.bytes_sent += ws.bytes_sent
+        if self._keys and self._addresses is not None:
+            key = self._keys.pop(ws, None)
+            if key is not None:
+                self._addresses.leave(key)
+        cause = close_cause(ws)
+        count_end(self.stats, ws, cause)
+        log_end(ws, cause)
+
+    def _log_refusal(self, address: Any, error: InvalidHandshake) -> None:
+        """Log a refusal without a request."""
+        self._refusal_log.log(
+            logging.INFO, "%s: refused with %d: %s", _name(address), error.status, str(error)
+        )
 
 
 def _name(address: Any) -> str:

@@ -7,6 +7,7 @@ other libraries it means now "none", now "unlimited".
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +17,11 @@ from .protocol.uri import split_host
 if TYPE_CHECKING:
     from .protocol.http import Request, Response
 
-__all__ = ["Compression", "Options", "check_timeout"]
+__all__ = ["Compression", "Network", "Options", "RateLimit", "check_timeout"]
 
 SubprotocolSelector = Callable[["Request", Sequence[str]], "str | None"]
 OriginCheck = Callable[["Request", str], bool]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _check_number(name: str, value: Any, kind: type[int] | type[float], unit: str) -> None:
@@ -107,11 +109,42 @@ class Compression:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RateLimit:
+    """How much a peer may send in a second, on average. Above that the connection is failed with 1008.
+
+    Each is a bucket that holds `burst` seconds' worth: so much may come at once. What comes is bounded by
+    flow control and by each connection's share of a turn in any case; this is for applications that
+    know what an honest client sends.
+
+    Attributes:
+        messages: messages. Default None: any number.
+        bytes: bytes of messages, after inflating. Default None: any number. `burst` times this must hold the
+            largest message.
+        controls: Pings, and Pongs that answer no Ping of ours. Default 10 000.
+        burst: seconds. Default 10.
+    """
+
+    messages: float | None = None
+    bytes: float | None = None
+    controls: float | None = 10_000
+    burst: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_number("messages", self.messages, float, "messages a second")
+        _check_number("bytes", self.bytes, float, "bytes a second")
+        _check_number("controls", self.controls, float, "control frames a second")
+        if self.burst is None:
+            raise TypeError("burst takes a number of seconds, not None")
+        _check_number("burst", self.burst, float, "seconds")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """The options of a server or a client; times in seconds, sizes in bytes.
 
     `None` lifts a limit. What happens when one is reached stands behind it. `connect` takes all but
-    `stop_timeout`, `origins`, `max_connections` and `process_request`.
+    `stop_timeout`, `origins`, `max_connections`, `max_connections_per_address`, `max_handshakes`,
+    `trusted_proxies` and `process_request`.
 
     Attributes:
         max_message_size: bytes of one message after inflating. Default 1 MiB. Close code 1009,
@@ -134,6 +167,15 @@ class Options:
         origins: "same-host", a list of origins that are compared whole, `callable(request, origin)`
             that gives True or False, or None for any. Default "same-host". Status 403.
         max_connections: connections at a time. Default 10 000. Status 503.
+        max_connections_per_address: connections at a time of one IPv4 address or one IPv6 network of 64 bits.
+            Default "max_connections", no other limit than that: behind a proxy all clients have the proxy's
+            address, see `trusted_proxies`. Status 503.
+        max_handshakes: connections from which a request is awaited, TLS handshakes among them. Default 1024.
+            The one that waits longest is dropped, with status 503 where it can be told.
+        trusted_proxies: addresses and networks ("10.0.0.0/8") of proxies; what they say of their client in
+            X-Forwarded-For counts for `max_connections_per_address`. Default: none.
+        rate_limit: a `RateLimit`, or None for none. Default `RateLimit()`: 10 000 control frames a second.
+            Close code 1008.
         max_line: bytes of the request line or of one header line. Default 8 KiB. Status 414 or 431.
         max_headers: header fields of a request. Default 100. Status 431.
         max_head: bytes of a request head. Default 64 KiB. Status 431.
@@ -161,6 +203,10 @@ class Options:
     subprotocols: Iterable[str] | SubprotocolSelector = ()
     origins: Literal["same-host"] | Iterable[str] | OriginCheck | None = "same-host"
     max_connections: int | None = 10_000
+    max_connections_per_address: int | Literal["max_connections"] | None = "max_connections"
+    max_handshakes: int | None = 1024
+    trusted_proxies: Iterable[str | Network] = ()
+    rate_limit: RateLimit | None = RateLimit()
     max_line: int | None = 8 * 1024
     max_headers: int | None = 100
     max_head: int | None = 64 * 1024
@@ -174,9 +220,12 @@ class Options:
             ("max_fragments", "frames"),
             ("max_queue", "messages"),
             ("max_connections", "connections"),
+            ("max_handshakes", "connections"),
             ("max_headers", "header fields"),
         ):
             _check_number(name, getattr(self, name), int, unit)
+        if self.max_connections_per_address != "max_connections":
+            _check_number("max_connections_per_address", self.max_connections_per_address, int, "connections")
         for name in (
             "write_timeout",
             "open_timeout",
@@ -199,10 +248,28 @@ class Options:
             self._set_names("origins", self.origins)
             for origin in self.origins:
                 _check_origin(origin)
+        if self.rate_limit is not None and not isinstance(self.rate_limit, RateLimit):
+            raise TypeError(f"rate_limit takes None or a RateLimit, not {self.rate_limit!r}")
+        self._set_networks()
         if self.slow_consumer not in ("close", "skip"):
             raise ValueError(f'slow_consumer takes "close" or "skip", not {self.slow_consumer!r}')
         if self.process_request is not None and not callable(self.process_request):
             raise TypeError(f"process_request takes a callable or None, not {self.process_request!r}")
+
+    def _set_networks(self) -> None:
+        """Keep the proxies as a tuple of networks."""
+        given = self.trusted_proxies
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+            raise TypeError(f"trusted_proxies takes a list of addresses and networks, not {given!r}")
+        networks = []
+        for item in given:
+            if not isinstance(item, (str, ipaddress.IPv4Network, ipaddress.IPv6Network)):
+                raise TypeError(f"trusted_proxies takes addresses and networks, not {item!r}")
+            try:
+                networks.append(ipaddress.ip_network(item))
+            except ValueError as error:
+                raise ValueError(f"trusted_proxies: {error}") from None
+        object.__setattr__(self, "trusted_proxies", tuple(networks))
 
     def _set_names(self, name: str, value: Any) -> None:
         """Keep a list of names as a tuple; a bare string is a mistake, not a list of letters."""

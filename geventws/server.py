@@ -15,7 +15,8 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from .accepting import Greenlets
-from .opening import STOPPING, Opener
+from .endings import STOPPING
+from .opening import Opener
 from .options import Options
 from .routing import check_handler
 from .serving import TLS_NAMES, make_tls_context, run_handler, wake_reader

@@ -29,6 +29,7 @@ __all__ = [
     "TCP_FAMILIES",
     "TLS_NAMES",
     "Agreement",
+    "Lines",
     "Throttle",
     "agree",
     "make_tls_context",
@@ -132,13 +133,14 @@ def run_handler(ws: WebSocket, handler: Callable[..., Any], arguments: Mapping[s
         ws.abort()
 
 
-def send_last(sock: Any, data: bytes, timeout: float | None) -> None:
+def send_last(sock: Any, data: bytes, timeout: float | None, *, linger: bool = True) -> None:
     """Send an answer, and end and close the connection so that it arrives whatever else was sent here.
 
     Args:
         sock: a socket of gevent, plain or TLS.
         data: the answer.
         timeout: seconds for each 64 KiB of it; None for no limit.
+        linger: wait for the peer's end; without it, bytes that were sent here may destroy the answer.
     """
     try:
         sock.settimeout(timeout)
@@ -153,6 +155,8 @@ def send_last(sock: Any, data: bytes, timeout: float | None) -> None:
                 pass
         sock.settimeout(_LINGER_SECONDS)
         sock.shutdown(socket.SHUT_WR)
+        if not linger:
+            return
         # RFC 9112 section 9.6: bytes that nobody read would make the kernel reset TCP, and the reset
         # destroy the answer. What comes is not looked at: it is no other request.
         with gevent.Timeout(_LINGER_SECONDS, False):
@@ -267,3 +271,33 @@ class Throttle:
             message += f" ({self._suppressed} times more since the last line)"
             self._suppressed = 0
         logger.log(level, message, *arguments)
+
+
+class Lines:
+    """Lets so many log lines through in a second, and counts the others."""
+
+    __slots__ = ("_count", "_limit", "_logger", "_second", "_suppressed")
+
+    def __init__(self, logger: logging.Logger, limit: int) -> None:
+        self._logger = logger
+        self._limit = limit
+        self._second = 0
+        self._count = 0
+        self._suppressed = 0
+
+    def log(self, level: int, message: str, *arguments: Any) -> None:
+        """Log, unless there were too many in this second."""
+        if not self._logger.isEnabledFor(level):
+            return
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second = second
+            self._count = 0
+        self._count += 1
+        if self._count > self._limit:
+            self._suppressed += 1
+            return
+        if self._suppressed:
+            message += f" (and {self._suppressed} lines were left out)"
+            self._suppressed = 0
+        self._logger.log(level, message, *arguments)

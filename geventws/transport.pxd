@@ -4,7 +4,7 @@ from geventws.deadlines cimport Deadlines
 from geventws.protocol.connection cimport Connection
 from geventws.receiver cimport Receiver
 from geventws.turn cimport Turn
-from geventws.wire cimport monotonic, receive_block, receive_into, send_chunks
+from geventws.wire cimport has_unread, monotonic, receive_block, receive_into, send_chunks
 
 
 cdef class Transport(Deadlines):

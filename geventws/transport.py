@@ -27,7 +27,7 @@ from .protocol.closing import Phase
 from .protocol.connection import Connection
 from .receiver import Receiver
 from .turn import turn_of
-from .wire import monotonic, receive_block, receive_into, send_chunks
+from .wire import has_unread, monotonic, receive_block, receive_into, send_chunks
 
 __all__ = ["Transport"]
 
@@ -376,15 +376,15 @@ class Transport(Deadlines):
         self.flush()
         self.set_close_deadline(timeout)
 
-    def _on_close_timeout(self, timeout: float) -> None:
+    def _on_close_timeout(self, timeout: float, periods: int) -> None:
         """The close timer's callback."""
         try:
             if self._lingering or (self._core.awaits_end() and not self.blocked):
                 self.end("")
-            elif self.blocked and self._write_timeout >= 0:
-                # Our Close is not written yet: until it is, write_timeout watches.
+            elif self.blocked and self._write_timeout >= 0 and periods > 1:
+                # Our Close is not written yet: until it is, write_timeout watches. It sees any progress.
                 self.cancel_deadline()
-                self.set_close_deadline(timeout)
+                self.set_close_deadline(timeout, periods - 1)
             else:
                 self.end(f"the closing handshake took longer than {timeout:g} seconds (close_timeout)")
         except BaseException as error:
@@ -402,8 +402,8 @@ class Transport(Deadlines):
     def _end_output(self) -> bool:
         """End our side; True if the peer has sent all it will, so that no reset can follow."""
         self._socket.shutdown(socket.SHUT_WR)
-        # RFC 6455 section 5.5.1: nothing comes behind a Close.
-        return self._core.phase == Phase.CLOSE_DONE
+        # RFC 6455 section 5.5.1: nothing comes behind a Close. What did all the same would reset TCP.
+        return self._core.phase == Phase.CLOSE_DONE and not has_unread(self._descriptor)
 
     def end(self, detail: str) -> None:
         """Close the socket now. May be called more than once and from any greenlet of the thread.

@@ -3,12 +3,13 @@ cimport cython
 from geventws.channel cimport Channel
 from geventws.protocol.connection cimport Connection
 from geventws.protocol.shared cimport SharedMessage
-from geventws.wire cimport current_greenlet
+from geventws.wire cimport current_greenlet, monotonic
 
 
 cdef class WebSocket(Channel):
     cdef long long _after_size
     cdef readonly object extensions
+    cdef readonly double opened_at
     cdef readonly object request
     cdef readonly object response
     cdef readonly object subprotocol

@@ -18,7 +18,7 @@ from .options import check_timeout
 from .pong import PongQueue
 from .protocol.closing import Close, Phase
 from .transport import CORK_LIMIT
-from .wire import current_greenlet
+from .wire import current_greenlet, monotonic
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,9 +61,10 @@ class WebSocket(Channel):
         latency: the round trip of the Ping answered last, in seconds, or None.
         messages_received, messages_sent, messages_discarded: counts.
         times_slow: how often a broadcast found that the peer does not keep up.
+        opened_at: when it was made, in seconds of `time.monotonic`.
     """
 
-    __slots__ = ("_after_size", "extensions", "request", "response", "subprotocol", "times_slow")
+    __slots__ = ("_after_size", "extensions", "opened_at", "request", "response", "subprotocol", "times_slow")
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class WebSocket(Channel):
         self.subprotocol = subprotocol
         self.extensions = extensions
         self.times_slow = 0
+        self.opened_at = monotonic()
         self._after_size = 0
         self._start(early_data)
 

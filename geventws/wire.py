@@ -6,7 +6,9 @@ import system where it was built.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,15 @@ from greenlet import getcurrent
 if TYPE_CHECKING:
     from .protocol.block import Block
 
-__all__ = ["current_greenlet", "monotonic", "receive_block", "receive_into", "send_chunks", "switch"]
+__all__ = [
+    "current_greenlet",
+    "has_unread",
+    "monotonic",
+    "receive_block",
+    "receive_into",
+    "send_chunks",
+    "switch",
+]
 
 #: How many chunks go out in one system call.
 MAX_CHUNKS = 64
@@ -58,6 +68,11 @@ def receive_block(descriptor: int, block: Block, count: int, buffer: bytearray) 
             return os.readv(descriptor, [room, buffer])
     except (BlockingIOError, InterruptedError):
         return -1
+
+
+def has_unread(descriptor: int) -> bool:
+    """Tell whether bytes are here that nobody has received; not whether the stream has ended."""
+    return fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0"
 
 
 def send_chunks(descriptor: int, chunks: list[bytes | str], offset: int, last: bool = False) -> int:

@@ -14,7 +14,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from geventws.protocol.block cimport Block
 
-__all__ = ["current_greenlet", "monotonic", "receive_block", "receive_into", "send_chunks", "switch"]
+__all__ = ["current_greenlet", "has_unread", "monotonic", "receive_block", "receive_into", "send_chunks", "switch"]
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -34,6 +34,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recvmsg(int descriptor, msghdr *message, int flags)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
+    int MSG_PEEK
 
 cdef extern from * nogil:
     """
@@ -100,6 +101,14 @@ cpdef Py_ssize_t receive_block(int descriptor, Block block, Py_ssize_t count, by
             return -1
         PyErr_SetFromErrno(OSError)
     return received
+
+
+cpdef bint has_unread(int descriptor) except -1:
+    cdef char octet
+    cdef ssize_t count = recv(descriptor, &octet, 1, MSG_DONTWAIT | MSG_PEEK)
+    if count < 0 and errno != EAGAIN and errno != EINTR:
+        PyErr_SetFromErrno(OSError)
+    return count > 0
 
 
 cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset, bint last=False) except -2:

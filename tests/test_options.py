@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fractions
+import ipaddress
 import math
 import pickle
 import re
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from geventws import Compression, Options, WebSocketServer
+from geventws import Compression, Options, RateLimit, WebSocketServer
 from geventws.protocol.http import Response
 
 COUNTS = {
@@ -21,6 +22,7 @@ COUNTS = {
     "max_queue_bytes": 1024 * 1024,
     "write_limit": 1024 * 1024,
     "max_connections": 10_000,
+    "max_handshakes": 1024,
     "max_line": 8192,
     "max_headers": 100,
     "max_head": 65536,
@@ -39,6 +41,9 @@ CHOICES: dict[str, Any] = {
     "origins": "same-host",
     "slow_consumer": "close",
     "process_request": None,
+    "max_connections_per_address": "max_connections",
+    "trusted_proxies": (),
+    "rate_limit": RateLimit(),
 }
 
 #: Possible nowhere, by the type of the exception.
@@ -70,7 +75,7 @@ class TestDefaults:
     def test_all_are_in_the_tables_above(self) -> None:
         assert {field.name for field in dataclasses.fields(Options)} == {*COUNTS, *SECONDS, *CHOICES}
 
-    @pytest.mark.parametrize("kind", [Options, Compression])
+    @pytest.mark.parametrize("kind", [Options, Compression, RateLimit])
     def test_each_is_documented_with_its_default(self, kind: type) -> None:
         text = " ".join((kind.__doc__ or "").split())
         names = [field.name for field in dataclasses.fields(kind)]
@@ -268,3 +273,62 @@ class TestServer:
     def test_listener(self, listener: Any) -> None:
         with pytest.raises((TypeError, ValueError)):
             WebSocketServer(listener, handler)
+
+
+class TestRateLimit:
+    @pytest.mark.parametrize("name", ["messages", "bytes", "controls", "burst"])
+    @pytest.mark.parametrize("value", [1, 0.5, 10**9])
+    def test_possible(self, name: str, value: float) -> None:
+        assert getattr(RateLimit(**{name: value}), name) == value
+
+    @pytest.mark.parametrize("name", ["messages", "bytes", "controls", "burst"])
+    @pytest.mark.parametrize(("value", "error"), NO_NUMBER[:5] + NO_SECONDS)
+    def test_refused(self, name: str, value: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match=name):
+            RateLimit(**{name: value})
+
+    def test_none_lifts_all_but_the_burst(self) -> None:
+        limit = RateLimit(messages=None, bytes=None, controls=None)
+        assert (limit.messages, limit.bytes, limit.controls) == (None, None, None)
+        with pytest.raises(TypeError, match="burst"):
+            RateLimit(burst=None)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("wrong", [1, True, {"messages": 1}, RateLimit])
+    def test_option(self, wrong: Any) -> None:
+        with pytest.raises(TypeError, match="rate_limit"):
+            Options(rate_limit=wrong)
+
+
+class TestAddresses:
+    def test_proxies_are_kept_as_networks(self) -> None:
+        proxies = ["10.0.0.0/8", "127.0.0.1", "::1", ipaddress.ip_network("192.0.2.0/24")]
+        assert [str(network) for network in Options(trusted_proxies=proxies).trusted_proxies] == [
+            "10.0.0.0/8",
+            "127.0.0.1/32",
+            "::1/128",
+            "192.0.2.0/24",
+        ]
+
+    @pytest.mark.parametrize(
+        ("wrong", "error"),
+        [
+            ("10.0.0.1", TypeError),
+            (1, TypeError),
+            ([1], TypeError),
+            (["10.0.0.1/8"], ValueError),
+            (["proxy.example"], ValueError),
+            (["*"], ValueError),
+        ],
+    )
+    def test_no_proxies(self, wrong: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match="trusted_proxies"):
+            Options(trusted_proxies=wrong)
+
+    @pytest.mark.parametrize(("wrong", "error"), NO_NUMBER + NO_COUNT)
+    def test_no_limit_for_each(self, wrong: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match="max_connections_per_address"):
+            Options(max_connections_per_address=wrong)
+
+    @pytest.mark.parametrize("value", [1, 10, None])
+    def test_limit_for_each(self, value: int | None) -> None:
+        assert Options(max_connections_per_address=value).max_connections_per_address == value

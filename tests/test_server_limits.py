@@ -20,7 +20,7 @@ import pytest
 from asking import KEY_FIELDS, PLAIN, UPGRADE, ask, dial, get, quiet, read_answer
 from support import PATIENCE, RawClient, frame, serve, text, tls_contexts, wait_until
 
-from geventws import ConnectionClosed, Options
+from geventws import ConnectionClosed, Options, RateLimit
 
 __all__ = ["quiet"]
 
@@ -171,6 +171,44 @@ def reach_max_connections() -> None:
             client.close()
 
 
+def reach_max_connections_per_address() -> None:
+    with serve(echo, max_connections_per_address=2) as server:
+        clients = [RawClient.connect(server.address) for _ in range(2)]
+        assert ask(server.address, UPGRADE).status == 503
+        assert server.stats.refused_address == 1
+        clients.pop().close()
+        wait_until(lambda: len(server.connections) == 1)
+        clients.append(RawClient.connect(server.address))
+        for client in clients:
+            client.close()
+
+
+def reach_max_handshakes() -> None:
+    with serve(echo, max_handshakes=2) as server:
+        waiting = [dial(server.address) for _ in range(2)]
+        wait_until(lambda: len(server._opening) == 2)
+        latest = dial(server.address)
+        # The one that waits longest makes room, and is told; the others go on.
+        assert read_answer(waiting[0]).status == 503
+        latest.sendall(UPGRADE)
+        assert latest.recv(100).startswith(b"HTTP/1.1 101 ")
+        waiting[1].sendall(UPGRADE)
+        assert waiting[1].recv(100).startswith(b"HTTP/1.1 101 ")
+        assert server.stats.dropped_handshakes == 1
+        for sock in (latest, *waiting):
+            sock.close()
+
+
+def reach_rate_limit() -> None:
+    with serve(echo, rate_limit=RateLimit(messages=1, burst=3)) as server:
+        with RawClient.connect(server.address) as client:
+            client.send(text("a") * 4)
+            for _ in range(3):
+                client.expect(0x81, b"a")
+            client.expect_close(1008)
+        wait_until(lambda: server.stats.closes["rate_limit"] == 1)
+
+
 def reach_max_line() -> None:
     with serve(never, max_line=100) as server:
         # RFC 9110 section 15.5.15, RFC 6585 section 5.
@@ -205,13 +243,19 @@ REACHED: dict[str, Callable[[], None]] = {
     "ping_timeout": reach_ping_timeout,
     "stop_timeout": reach_stop_timeout,
     "max_connections": reach_max_connections,
+    "max_connections_per_address": reach_max_connections_per_address,
+    "max_handshakes": reach_max_handshakes,
+    "rate_limit": reach_rate_limit,
     "max_line": reach_max_line,
     "max_headers": reach_max_headers,
     "max_head": reach_max_head,
 }
 
 #: Options that are no limits.
-CHOICES = {"compression", "subprotocols", "origins", "slow_consumer", "process_request"}
+CHOICES = {"compression", "subprotocols", "origins", "slow_consumer", "process_request", "trusted_proxies"}
+
+#: Limits that tell the operator when they are reached; the others are a peer's own business.
+FOR_THE_OPERATOR = {"max_connections", "max_connections_per_address", "max_handshakes"}
 
 
 class TestEveryLimit:
@@ -226,15 +270,20 @@ class TestEveryLimit:
         """T-DEF: nothing is unlimited unless somebody has said so."""
         value = getattr(Options(), name)
         assert value is not None
+        if name == "max_connections_per_address":
+            # No more than of all addresses together.
+            assert value == "max_connections"
+            value = Options().max_connections
+        if name == "rate_limit":
+            value = value.controls * value.burst
         assert 0 < value < 2**32
 
     @pytest.mark.parametrize(("name", "reach"), REACHED.items(), ids=REACHED)
     def test_reached(self, caplog: Any, capfd: Any, name: str, reach: Callable[[], None]) -> None:
         caplog.set_level(logging.DEBUG, "geventws")
         reach()
-        # `max_connections` is the operator's business; the others are the peer's.
         warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        assert len(warnings) == (1 if name == "max_connections" else 0), warnings
+        assert len(warnings) == (name in FOR_THE_OPERATOR), warnings
         assert all(record.exc_info is None for record in caplog.records)
         assert capfd.readouterr().err == ""
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import gevent
 
+from ..agreement import make_connection
 from ..exceptions import (
     ConnectError,
     HeadTooBig,
@@ -30,7 +31,6 @@ from ..exceptions import (
 )
 from ..keepalive import Keepalive
 from ..options import Compression, Options
-from ..protocol.connection import Connection
 from ..protocol.deflate import accept_response, client_offer
 from ..protocol.handshake import ClientHandshake
 from ..protocol.headers import Headers
@@ -229,19 +229,9 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             ) from error
         request = Request("GET", uri.resource_name, Headers(handshake.fields))
         request.remote_address = sock.getpeername()
-        settled = compression or Compression()
-        core = Connection(
-            client=True,
-            max_message_size=options.max_message_size,
-            max_fragments=options.max_fragments,
-            deflate=deflate,
-            level=settled.level,
-            mem_level=settled.mem_level,
-            threshold=settled.threshold,
-        )
         return WebSocket(
             sock,
-            core,
+            make_connection(options, deflate, client=True),
             request,
             options,
             subprotocol=subprotocol,

@@ -17,7 +17,15 @@ from .proxy import Proxy, parse_proxy
 __all__ = ["Settings", "make_settings"]
 
 #: Options that concern servers only.
-_SERVER_OPTIONS = {"max_connections", "origins", "process_request", "stop_timeout"}
+_SERVER_OPTIONS = {
+    "max_connections",
+    "max_connections_per_address",
+    "max_handshakes",
+    "origins",
+    "process_request",
+    "stop_timeout",
+    "trusted_proxies",
+}
 _OPTION_NAMES = {field.name for field in dataclasses.fields(Options)} - _SERVER_OPTIONS
 
 #: Fields that are meant for one server.

@@ -47,7 +47,15 @@ class MessageReader:
 
     def __init__(self, max_size: int | None, max_fragments: int | None, inflater: Inflater | None) -> None:
         """Args: max_size: bytes; max_fragments: frames; both None for no limit. inflater: None where
-        permessage-deflate was not agreed."""
+        permessage-deflate was not agreed.
+
+        Raises:
+            ValueError: for a limit that is not from 1 to 2**60.
+        """
+        for limit in (max_size, max_fragments):
+            # Compiled code counts in 64 bits, and adds to them.
+            if limit is not None and not 0 < limit <= 2**60:
+                raise ValueError(f"a limit is a number from 1 to 2**60, or None, not {limit}")
         self._max_size = -1 if max_size is None else max_size
         # What an honest deflate encoder makes of max_size bytes that it cannot compress: the bound
         # that zlib documents for its least favourable settings.
