@@ -296,3 +296,18 @@ class TestWire:
             hub.loop.run_callback(resume)
             wire.switch(hub)
         assert found == ["hub", "hub"]
+
+
+def test_has_unread(wires: tuple[ModuleType, ModuleType]) -> None:
+    for wire in wires:
+        with pair() as (ours, theirs):
+            assert wire.has_unread(ours.fileno()) is False
+            theirs.send(b"x" * 300)
+            assert wire.has_unread(ours.fileno()) is True
+            assert ours.recv(300) == b"x" * 300
+            assert wire.has_unread(ours.fileno()) is False
+            theirs.close()
+            # The end of the stream is no byte.
+            assert wire.has_unread(ours.fileno()) is False
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            wire.has_unread(987_654)
