@@ -15,7 +15,7 @@ __all__ = ["Deadlines"]
 #: Seconds that a loop which was held up gets to see that a socket has become writable.
 _GRACE = 0.05
 
-#: Times `close_timeout` that a closing connection has at the most, while the peer takes what waits now and then.
+#: Times `close_timeout` that a closing connection has at the most, where the peer takes what waits.
 _PERIODS = 12
 
 
