@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import ssl
 import urllib.request
@@ -135,6 +136,60 @@ def test_feed_goes_on() -> None:
         assert prices[0] == 100.0
         assert len(set(prices)) > 1
         stops_in_order(process, reader)
+
+
+def scrape(url: str) -> dict[str, float]:
+    """Read metrics as Prometheus does: its text format has exactly these kinds of lines."""
+    with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+        text = answer.read().decode()
+    assert text.endswith("\n")
+    kinds: dict[str, str] = {}
+    samples: dict[str, float] = {}
+    for line in text.splitlines():
+        kind = re.fullmatch(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) (counter|gauge)", line)
+        if kind:
+            assert kind[1] not in kinds
+            kinds[kind[1]] = kind[2]
+            continue
+        sample = re.fullmatch(r'(([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[a-zA-Z_]\w*="[^"\\\n]*"\})?) (\d+)', line)
+        assert sample, line
+        # Behind its type, and once.
+        assert sample[2] == list(kinds)[-1]
+        assert (kinds[sample[2]] == "counter") == sample[2].endswith("_total")
+        assert sample[1] not in samples
+        samples[sample[1]] = float(sample[3])
+    return samples
+
+
+def test_metrics_show_limits_and_endings() -> None:
+    with example("metrics.py", "0", "0") as process:
+        where = process.read_line().removeprefix("metrics on ")
+        url = process.url()
+        before = scrape(where)
+        assert before["geventws_connections"] == before["geventws_opened_total"] == 0
+        with open_client(url) as client:
+            client.send("hello")
+            assert receive(client) == "hello"
+            assert scrape(where)["geventws_connections"] == 1
+        with open_client(url) as client:
+            client.socket.sendall(b"\x81\x01x")
+            with pytest.raises(ConnectionClosed):
+                receive(client)
+        with pytest.raises(InvalidStatus):
+            open_client(url, origin="https://evil.example")
+        process.wait_for_error("protocol_error")
+        after = scrape(where)
+        assert after["geventws_opened_total"] == 2
+        assert after['geventws_closes_total{cause="close"}'] == 1
+        assert after['geventws_closes_total{cause="protocol_error"}'] == 1
+        assert after['geventws_refusals_total{status="403"}'] == 1
+        assert after["geventws_messages_sent_total"] == 1
+        # Counters only grow, and every one is there from the start.
+        assert before.keys() <= after.keys()
+        assert "INFO:geventws.close:connection 2 of " in process.errors()
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def test_tls_with_a_certificate_that_is_verified(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ class LateWebSocket(WSGIWebSocket, Apart):
     id = latency = subprotocol = response = property(lambda self: None)
     extensions = property(lambda self: "")
     messages_received = messages_sent = messages_discarded = property(lambda self: 0)
-    times_slow = bytes_received = bytes_sent = write_buffer_size = property(lambda self: 0)
+    times_slow = bytes_received = bytes_sent = write_buffer_size = opened_at = property(lambda self: 0)
     write_timed_out = reading_paused = property(lambda self: False)
 
     def abort(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent._hub_local import get_hub_if_exists
 
+from ..endings import STOPPING, close_cause, count_end, log_end
 from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..keepalive import Keepalive
 from ..options import Options, check_timeout
@@ -24,6 +25,7 @@ from ..protocol.handshake import error_response
 from ..protocol.http import Response
 from ..routing import check_handler
 from ..serving import Throttle, agree, run_handler
+from ..stats import Stats
 from .late import LateWebSocket, Phase, Terms, Upgrade
 from .requests import asks_for_websocket, has_body, make_request
 from .response import HeldResponse, LastResponse
@@ -42,8 +44,6 @@ logger = logging.getLogger("geventws")
 
 #: Seconds between two log lines about the same thing.
 _LOG_INTERVAL = 10.0
-
-_STOPPING = "the server is stopping"
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -72,6 +72,7 @@ class WebSocketMiddleware:
 
     Attributes:
         connections: the WebSockets that are open, a set.
+        stats: counts, see `Stats`; those of accepting and of reading requests are the server's business here.
         options: the options in force, an `Options`.
     """
 
@@ -87,7 +88,8 @@ class WebSocketMiddleware:
                 that is accepted; when it returns, that is closed with 1000; when it raises, with 1011.
                 None: the application takes them from `environ["wsgi.websocket"]`.
             options: see `Options`. Those that concern reading a request are the server's here, and
-                have no effect: `open_timeout`, `max_line`, `max_headers`, `max_head`.
+                have no effect: `open_timeout`, `max_line`, `max_headers`, `max_head`, `max_handshakes`,
+                `max_connections_per_address`, `trusted_proxies`.
 
         Raises:
             TypeError, ValueError: for an application or handler that cannot be called, and as `Options`.
@@ -101,6 +103,7 @@ class WebSocketMiddleware:
         self.app = app
         self.options = Options(**options)
         self.connections: set[WebSocket] = set()
+        self.stats = Stats()
         self._handler = handler
         self._keepalive: tuple[Any, Keepalive] | None = None
         #: Those that the application has, and has neither accepted nor rejected.
@@ -139,6 +142,7 @@ class WebSocketMiddleware:
         """Serve an upgrade request."""
         decision = self._decide(environ, upgrade.takeover)
         if isinstance(decision, Response):
+            self._count_refusal(decision.status)
             begin = upgrade.reject if outermost else start_response
             return LastResponse(_answer(decision, environ, begin), self._end_of(upgrade, outermost))
         terms, handler, arguments = decision
@@ -162,12 +166,13 @@ class WebSocketMiddleware:
         name = _path(environ)
         try:
             if self._stopping or takeover.stopping:
-                raise InvalidHandshake(_STOPPING, status=503)
+                raise InvalidHandshake(STOPPING, status=503)
             limit = self.options.max_connections
             if limit is not None and len(self.connections) + len(self._pending) >= limit:
                 self._full_log.log(
                     logging.WARNING, "refusing WebSockets: %d are open (max_connections)", limit
                 )
+                self.stats.refused_full += 1
                 raise InvalidHandshake(f"{limit} connections are open (max_connections)", status=503)
             request = make_request(environ)
             if self.options.process_request is not None:
@@ -185,7 +190,7 @@ class WebSocketMiddleware:
                 self.options,
                 keepalive=lambda: self._get_keepalive(takeover.threaded),
                 on_open=self._on_open,
-                on_end=self.connections.discard,
+                on_end=self._on_end,
             )
             return terms, handler, arguments
         except InvalidHandshake as error:
@@ -211,11 +216,22 @@ class WebSocketMiddleware:
             self._keepalive = hub, Keepalive(hub, interval, timeout)
         return self._keepalive[1]
 
+    def _count_refusal(self, status: int) -> None:
+        self.stats.refused += 1
+        self.stats.refusals[status] = self.stats.refusals.get(status, 0) + 1
+
+    def _on_end(self, ws: WebSocket) -> None:
+        self.connections.discard(ws)
+        cause = close_cause(ws)
+        count_end(self.stats, ws, cause)
+        log_end(ws, cause)
+
     def _on_open(self, ws: WebSocket) -> None:
         self._pending.discard(ws)
         self.connections.add(ws)
+        self.stats.opened += 1
         if self._stopping:
-            ws.begin_close(1001, _STOPPING)
+            ws.begin_close(1001, STOPPING)
 
     def _run(self, ws: WebSocket, handler: Callable[..., Any], arguments: dict[str, Any]) -> None:
         """Run what serves an accepted WebSocket, to the end of TCP."""
@@ -322,7 +338,7 @@ class WebSocketMiddleware:
         check_timeout(timeout)
         self._stopping = True
         for ws in list(self.connections):
-            ws.begin_close(1001, _STOPPING)
+            ws.begin_close(1001, STOPPING)
         hub = get_hub_if_exists()
         if hub is not None and gevent.getcurrent() is hub:
             return

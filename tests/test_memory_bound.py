@@ -1,0 +1,101 @@
+"""The most memory that one connection can hold is what docs/limits.md says, measured on a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import pytest
+from support import PATIENCE, RawClient, frame, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+MIB = 1024 * 1024
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CONNECTIONS = 8
+
+SERVER = """
+import gevent
+from geventws import Compression, WebSocketServer
+
+def hoard(ws):
+    # It fills what may wait to be written, and never receives.
+    while True:
+        ws.send(b"x" * (1024 * 1024))
+
+server = WebSocketServer(("127.0.0.1", 0), hoard, write_timeout=None, compression=True)
+server.start()
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def formula(kind: str) -> float:
+    """The formula of docs/limits.md with the defaults, in bytes, for one connection."""
+    text = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| {kind} \| .* \| ([\d.]+) MiB \|$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1]) * MIB
+
+
+def binary() -> bytes:
+    """Up to a byte below the limit of the queue, and then a message as large as one may be."""
+    return frame(0x82, b"\x01" * (MIB - 1)) + frame(0x82, b"\x01" * MIB) + frame(0x82, b"\x01" * MIB)
+
+
+def wide_text() -> bytes:
+    """The same as text: Python keeps four bytes for each character as soon as one needs them."""
+    wide = "\U0001f600".encode()
+    return (
+        frame(0x81, wide + b"a" * (MIB - 1 - len(wide)))
+        + frame(0x81, wide + b"a" * (MIB - len(wide)))
+        + frame(0x81, wide + b"a" * (MIB - len(wide)))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.deadline(100)
+@pytest.mark.parametrize(("kind", "flood"), [("binary", binary), ("text", wide_text)])
+def test_no_connection_holds_more_than_the_formula(kind: str, flood: Callable[[], bytes]) -> None:
+    most = formula(kind)
+    data = flood()
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            address = ("127.0.0.1", int(process.stdout.readline()))
+
+            def resident() -> int:
+                with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
+                    return int(file.read().split()[1]) * PAGE
+
+            RawClient.connect(address).close()
+            before = resident()
+            clients = [RawClient.connect(address, small=True) for _ in range(CONNECTIONS)]
+
+            def send(client: RawClient) -> None:
+                with contextlib.suppress(OSError):
+                    client.send(data)
+
+            senders = [gevent.spawn(send, client) for client in clients]
+            peak = 0
+            still = 0
+            while still < 40:
+                gevent.sleep(0.025)
+                now = resident()
+                still = still + 1 if now <= peak else 0
+                peak = max(peak, now)
+            held = (peak - before) / CONNECTIONS
+            # What is held is most of it, so that the formula is no empty promise.
+            assert most * 0.5 < held < most * 1.1, (held / MIB, most / MIB)
+            for client in clients:
+                client.close()
+            gevent.joinall(senders, timeout=PATIENCE)
+            wait_until(lambda: resident() < before + CONNECTIONS * most / 4)
+        finally:
+            process.kill()
