@@ -481,7 +481,7 @@ def test_the_close_deadline_begins_when_our_close_is_written() -> None:
     with linked(small=True, write_timeout=5.0) as link:
         link.write(bytes(512 * 1024))
         link.core.send_close(1000)
-        link.transport.set_close_deadline(0.05)
+        link.transport.set_close_deadline(0.05, 10_000)
         received = b""
         while not received.endswith(b"\x88\x02\x03\xe8"):
             gevent.sleep(0.002)
