@@ -6,10 +6,10 @@ import contextlib
 import http
 import pickle
 
-import h11
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opinions import h11_request, h11_response
 
 from geventws.exceptions import InvalidHandshake, InvalidHeader, InvalidMessage, InvalidMethod
 from geventws.protocol.headers import Headers
@@ -393,18 +393,6 @@ heads = st.builds(
 )
 
 
-def h11_request(head):
-    """Let h11 read a head; None if it rejects it."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2**20)
-    # h11 takes no empty line before a request, RFC 9112 section 2.2 does.
-    connection.receive_data(head.removeprefix(b"\r\n"))
-    try:
-        event = connection.next_event()
-    except h11.RemoteProtocolError:
-        return None
-    return event if isinstance(event, h11.Request) else None
-
-
 class TestSecondOpinion:
     """What h11 rejects is never accepted, and what both accept is the same to both."""
 
@@ -463,14 +451,8 @@ class TestSecondOpinion:
             ours = parse_response(head, eof=True)
         except InvalidHandshake:
             return
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=2**20)
-        # h11 knows of an upgrade only if it has asked for one.
-        connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a"), ("Upgrade", "x")]))
-        connection.send(h11.EndOfMessage())
-        connection.receive_data(head)
-        theirs = connection.next_event()
-        while isinstance(theirs, h11.InformationalResponse) and theirs.status_code != 101:
-            theirs = connection.next_event()
+        theirs = h11_response(head)
+        assert theirs is not None
         assert theirs.status_code == ours.status
         assert theirs.reason == ours.reason.encode("latin-1").rstrip()
 

@@ -14,14 +14,11 @@ import pytest
 from builds import build_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opinions import of_ours, of_wsproto
 from peers import Peer, split_frames, take_events
 from streams import Script, cut, encode, mutate, random_deflate, random_frames, record
-from wsproto.connection import Connection as Wsproto
-from wsproto.connection import ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.extensions import PerMessageDeflate
 
-from geventws.protocol.connection import Connection, Event
+from geventws.protocol.connection import Connection
 from geventws.protocol.deflate import DeflateParameters
 
 BUILD = build_of("geventws")
@@ -226,76 +223,6 @@ class TestRoundTrip:
         assert len(receiver.out) == (len(fragments) if pings else 0)
 
 
-# Where wsproto 1.3 differs, and what is done about it:
-#
-# * It has no limits: none are set here.
-# * It tells the parts of a message as they come: they are put together here.
-# * It goes on after a violation: here nobody listens any more.
-# * Frames in front of a violation in the same bytes may be lost: each frame is fed on its own.
-# * A control frame between the fragments of a compressed message makes it take the rest for uncompressed
-#   (RFC 7692 section 6.1 has RSV1 on the first frame only): with compression there are none of them.
-# * A compressed message that ends in the middle of a block passes, and the next one pays for it: such
-#   messages are left out, but for the last test.
-
-
-def opinion_of_wsproto(client: bool, pieces: list[bytes], deflate: bool) -> tuple[list[Any], int | None]:
-    """Events, and the close code that its verdict on a violation is."""
-    extensions = []
-    if deflate:
-        extension = PerMessageDeflate()
-        extension._enabled = True
-        extensions.append(extension)
-    kind = ConnectionType.CLIENT if client else ConnectionType.SERVER
-    other = Wsproto(kind, extensions=extensions)
-    events: list[Any] = []
-    parts: list[Any] = []
-    for piece in pieces:
-        if other.state is not ConnectionState.OPEN:
-            break
-        other.receive_data(piece)
-        for event in other.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                parts.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
-                if event.message_finished:
-                    events.append(("message", type(parts[0])().join(parts)))
-                    parts = []
-            elif isinstance(event, Pong):
-                events.append(("pong", bytes(event.payload)))
-            elif isinstance(event, CloseConnection):
-                # A violation is told as a Close that no peer sent: then nothing changes its state.
-                if other.state is ConnectionState.OPEN:
-                    return events, int(event.code)
-                events.append(("close", int(event.code), event.reason or ""))
-            else:
-                assert isinstance(event, Ping)
-    return events, None
-
-
-def opinion_of_ours(client: bool, pieces: list[bytes], deflate: bool) -> tuple[list[Any], int | None]:
-    """The same of the connection under test."""
-    connection = Connection(
-        client=client,
-        max_message_size=None,
-        max_fragments=None,
-        deflate=DeflateParameters() if deflate else None,
-    )
-    events: list[Any] = []
-    for piece in pieces:
-        connection.receive_data(piece)
-        while (event := connection.next_event()) != Event.NEED_DATA:
-            if event == Event.MESSAGE:
-                events.append(("message", connection.message))
-            elif event == Event.PONG:
-                events.append(("pong", connection.pong))
-            elif event == Event.CLOSE:
-                connection.next_event()
-                events.append(("close", connection.close_received.code, connection.close_received.reason))
-            elif event == Event.FAILED:
-                connection.next_event()
-                return events, connection.error.close_code
-    return events, None
-
-
 class TestSecondOpinion:
     """wsproto reads the same bytes."""
 
@@ -308,8 +235,8 @@ class TestSecondOpinion:
             pieces = random_frames(rng, not client, {} if deflate else None, incomplete=0)
             if deflate:
                 pieces = [piece for piece in pieces if piece[0] not in (0x89, 0x8A)]
-            ours = opinion_of_ours(client, pieces, deflate)
-            theirs = opinion_of_wsproto(client, pieces, deflate)
+            ours = of_ours(BUILD, client, pieces, deflate)
+            theirs = of_wsproto(client, pieces, deflate)
             verdicts[ours[1]] = verdicts.get(ours[1], 0) + 1
             assert ours == theirs, (seed, pieces)
         assert verdicts[None] > 100, verdicts
@@ -325,7 +252,7 @@ class TestSecondOpinion:
             sender.send(message, False)
         sender.send_close(1001, "bye")
         pieces = list(split_frames(b"".join(sender.out)))
-        events, verdict = opinion_of_wsproto(not client, pieces, True)
+        events, verdict = of_wsproto(not client, pieces, True)
         assert verdict is None
         assert events[:-1] == [("message", message) for message in said for _ in range(2)]
         assert events[-1] == ("close", 1001, "bye")
@@ -335,5 +262,5 @@ class TestSecondOpinion:
         stream = zlib.compressobj(9, zlib.DEFLATED, -15)
         packed = (stream.compress(b"Hello" * 50) + stream.flush(zlib.Z_SYNC_FLUSH))[:-6]
         frame = encode(0xC2, packed, b"abcd")
-        assert opinion_of_ours(False, [frame], True)[1] == 1007
-        assert opinion_of_wsproto(False, [frame], True)[1] is None
+        assert of_ours(BUILD, False, [frame], True)[1] == 1007
+        assert of_wsproto(False, [frame], True)[1] is None
