@@ -86,8 +86,10 @@ def quick(client: bool, data: bytes) -> Any:
     control, stream = data[0] if data else 0, data[1:]
     limits = _LIMITS[control & 3]
     whole = observe(UNDER_TEST, [stream], client=client, **limits)
-    cut = observe(UNDER_TEST, pieces_of(stream, control >> 2), bool(control & 16), client=client, **limits)
-    assert whole == cut
+    # Cut, it takes three times as long.
+    if not len(data) & 3:
+        cut = observe(UNDER_TEST, pieces_of(stream, control >> 2), bool(control & 16), client=client, **limits)
+        assert whole == cut, (whole, cut)
     return _kind(whole)
 
 

@@ -26,12 +26,11 @@ _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _SUBPROTOCOLS = ["chat", "superchat"]
 
 
-def _read(build: Any, parser: Any, pieces: list[bytes], eof: bool) -> Any:
-    """Let a parser read: what comes of it, and whether it needed the end for that."""
+def _read(parser: Any, pieces: list[bytes], eof: bool) -> Any:
+    """Let a parser read: what comes of it, what is behind that, and whether it took the end of the stream."""
     for at, piece in enumerate(pieces):
         found = parser.receive_data(piece)
         if found is not None:
-            # What is behind the head is kept, whatever else comes.
             return found, parser.leftover + b"".join(pieces[at + 1 :]), False
     if eof:
         return parser.receive_eof(), b"", True
@@ -60,7 +59,7 @@ def _opens(build: Any, request: Any) -> tuple[Any, ...]:
 def _request(build: Any, pieces: list[bytes], limits: dict[str, int | None]) -> Any:
     parser = build.http.RequestParser(**limits)
     try:
-        read = _read(build, parser, pieces, False)
+        read = _read(parser, pieces, False)
         if read is None:
             parser.receive_eof()
             return None
@@ -127,10 +126,13 @@ _STRICTER: tuple[str, ...] = ()
 def _response(build: Any, pieces: list[bytes], limits: dict[str, int | None]) -> Any:
     parser = build.http.ResponseParser(**limits, max_body=50)
     try:
-        read = _read(build, parser, pieces, True)
+        read = _read(parser, pieces, True)
     except build.exceptions.InvalidHandshake as error:
         return told(error)
     response, leftover, ended = read
+    if response.status != 101:
+        # Of what is behind a body nothing is kept.
+        leftover = b""
     facts = (response.status, response.reason, response.body, ended, response.headers.items())
     client = build.handshake.ClientHandshake(
         build.uri.URI(False, "a", 80), subprotocols=_SUBPROTOCOLS, extensions_offer=_OFFER, key=_KEY
