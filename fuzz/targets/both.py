@@ -5,6 +5,7 @@ Masking keys are the same each time in both, so that what a client writes can be
 
 from __future__ import annotations
 
+import atexit
 import importlib
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,7 @@ def _load(package: str) -> Any:
 
 #: Held for as long as the process lives: code of ours imports while it runs.
 _held = pure_package("geventws_pure")
+atexit.register(_held.__exit__, None, None, None)
 
 IS_COMPILED = geventws.IMPLEMENTATION == "compiled"
 PURE: Any = _load(_held.__enter__())

@@ -175,7 +175,8 @@ def check_response(data: bytes) -> None:
         assert reason is None or any(known in reason for known in _STRICTER_ANSWER), (reason, stream)
 
 
-_STRICTER_ANSWER: tuple[str, ...] = ()
+#: Why websockets does not take an answer that we take: it reads no interim responses before it.
+_STRICTER_ANSWER = ("connection: HTTP 1",)
 
 _DICTIONARY = [
     b"\r\n", b"\r\n\r\n", b"\n", b"\r", b": ", b":", b" ", b"\t", b"\0", b",", b";", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0",
