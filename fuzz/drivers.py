@@ -1,12 +1,18 @@
-"""The two drivers: each runs in a process of its own, so that a crash of it is a finding as well."""
+"""The two drivers: each runs in a process of its own, so that a crash of it is a finding as well.
+
+`python fuzz/drivers.py atheris TARGET [options and directories of libFuzzer]` is what services that fuzz
+continuously run.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -31,8 +37,8 @@ class Result(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.target:14} {self.driver:8} {self.executions:>10} executions, {self.asked} of them with all, "
-            f"in {self.seconds:.0f} s: {self.findings} findings"
+            f"{self.target:14} {self.driver:8} {self.executions:>10} executions, "
+            f"{self.asked} of them with all, in {self.seconds:.0f} s: {self.findings} findings"
         )
 
 
@@ -45,12 +51,29 @@ def run(driver: str, name: str, arguments: argparse.Namespace) -> Result:
     begun = time.monotonic()
     before = set((work / "findings").iterdir())
     if driver == "fast":
-        command = [sys.executable, __file__, "fast", name, str(work), str(arguments.seed), str(arguments.every)]
+        command = [
+            sys.executable,
+            __file__,
+            "fast",
+            name,
+            str(work),
+            str(arguments.seed),
+            str(arguments.every),
+        ]
         command += [str(seconds or 0), str(runs or 0)]
     else:
         command = [sys.executable, __file__, "atheris", name, str(work / "corpus"), str(CORPUS / name)]
-        command += [f"-artifact_prefix={work / 'findings'}/", f"-seed={arguments.seed}", "-print_final_stats=1"]
-        command += [f"-max_len={targets.target(name).most}", "-timeout=20", "-rss_limit_mb=1024", "-use_value_profile=1"]
+        command += [
+            f"-artifact_prefix={work / 'findings'}/",
+            f"-seed={arguments.seed}",
+            "-print_final_stats=1",
+        ]
+        command += [
+            f"-max_len={targets.target(name).most}",
+            "-timeout=20",
+            "-rss_limit_mb=1024",
+            "-use_value_profile=1",
+        ]
         command += [f"-max_total_time={int(seconds)}"] if seconds else []
         command += [f"-runs={runs}"] if runs else []
     with open(work / f"{driver}.log", "w") as log:
@@ -78,10 +101,10 @@ def atheris_main(name: str, options: list[str]) -> None:
     def test_one_input(data: bytes) -> None:
         target.check(data)
 
-    dictionary = Path(options[0]).parent / "dictionary"
-    dictionary.write_text(
-        "".join('"' + "".join(f"\\x{octet:02x}" for octet in word) + '"\n' for word in target.dictionary)
-    )
+    words = "".join('"' + "".join(f"\\x{octet:02x}" for octet in word) + '"\n' for word in target.dictionary)
+    # libFuzzer ends the process itself, so that this one stays: the same name each time.
+    dictionary = Path(tempfile.gettempdir(), f"geventws-fuzz-{os.getuid()}-{name}.dict")
+    dictionary.write_text(words)
     atheris.Setup([sys.argv[0], f"-dict={dictionary}", *options], test_one_input)
     atheris.Fuzz()
 

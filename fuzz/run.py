@@ -1,7 +1,8 @@
 """Fuzz targets, one after the other: `python fuzz/run.py --help`.
 
-Two drivers. `atheris` is libFuzzer: coverage-guided, over the pure Python sources, and asks everybody. `fast` mutates
-at random, asks the build under test alone, and everybody for each new kind of input and for one of `--every`.
+Two drivers. `atheris` is libFuzzer: coverage-guided, over the pure Python sources, and asks everybody. `fast`
+mutates at random, asks the build under test alone, and everybody for each new kind of input and for one
+of `--every`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import targets  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(targets.names())}")
     parser.add_argument("--driver", choices=("atheris", "fast", "both"), default="both")
     parser.add_argument("--seconds", type=float, help="for each target and driver (default 15)")
     parser.add_argument("--runs", type=int, help="executions for each target and driver, instead")
     parser.add_argument("--seed", type=int, default=1, help="of the drivers (default 1)")
-    parser.add_argument("--every", type=int, default=50, help="fast: everybody is asked once in so many (default 50)")
+    parser.add_argument(
+        "--every", type=int, default=50, help="fast: everybody is asked once in so many (default 50)"
+    )
     parser.add_argument("--work", type=Path, default=Path("fuzz-work"), help="where what is found goes")
     parser.add_argument("--input", type=Path, nargs="+", help="check these files and do nothing else")
     arguments = parser.parse_args()

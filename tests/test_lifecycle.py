@@ -108,7 +108,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.peer_is_over = True
 
     @precondition(lambda self: not self.peer_is_over)
-    @rule(bad=st.sampled_from([b"\x83\x80\0\0\0\0", b"\x81\x00", b"\x81\x81\0\0\0\0\xff", b"\x88\x81\0\0\0\0\x03"]))
+    @rule(
+        bad=st.sampled_from(
+            [b"\x83\x80\0\0\0\0", b"\x81\x00", b"\x81\x81\0\0\0\0\xff", b"\x88\x81\0\0\0\0\x03"]
+        )
+    )
     def peer_breaks_a_rule(self, bad: bytes) -> None:
         self._peer_sends(bad)
         self.peer_is_over = True
@@ -250,7 +254,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert ws.close_code in (1000, 1001, 1005)
 
     def teardown(self) -> None:
-        """Whatever happened: it ends, all greenlets with it, and what the peer read was whole and in order."""
+        """Whatever happened: it ends, all greenlets too, and what the peer read was whole."""
         if not hasattr(self, "ws"):
             return
         ws = self.ws

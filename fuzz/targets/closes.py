@@ -57,9 +57,19 @@ def check(data: bytes) -> None:
 
 
 _DICTIONARY = [
-    *(code.to_bytes(2, "big") for code in (0, 999, *range(1000, 1017), 1100, 1999, 2000, 2999, 3000, 3999, 4000)),
+    *(
+        code.to_bytes(2, "big")
+        for code in (0, 999, *range(1000, 1017), 1100, 1999, 2000, 2999, 3000, 3999, 4000)
+    ),
     *(code.to_bytes(2, "big") for code in (4999, 5000, 65535)),
-    b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x90\x8d\x88", b"\xed\xa0\x80", b"\xff", b"\xe2\x82", b"a" * 60, b"\xc3\xa9" * 61,
-]  # fmt: skip
+    b"\xc3\xa9",
+    b"\xe2\x82\xac",
+    b"\xf0\x90\x8d\x88",
+    b"\xed\xa0\x80",
+    b"\xff",
+    b"\xe2\x82",
+    b"a" * 60,
+    b"\xc3\xa9" * 61,
+]
 
 TARGETS = {"closes": Target(check, quick, _DICTIONARY, 125)}

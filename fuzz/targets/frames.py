@@ -62,7 +62,9 @@ def observe(build: Any, pieces: list[bytes], direct: bool = False, **options: An
 def _kind(seen: tuple[Any, ...]) -> Any:
     """What kind of input that was."""
     events, _, phase, received, _, error = seen
-    shape = tuple(event if isinstance(event, int) else type(event[0]).__name__ for event in events[:4] if event)
+    shape = tuple(
+        event if isinstance(event, int) else type(event[0]).__name__ for event in events[:4] if event
+    )
     return shape, min(len(events), 6), phase, received and received[0] // 100, error and error[1]
 
 
@@ -88,7 +90,9 @@ def quick(client: bool, data: bytes) -> Any:
     whole = observe(UNDER_TEST, [stream], client=client, **limits)
     # Cut, it takes three times as long.
     if not len(data) & 3:
-        cut = observe(UNDER_TEST, pieces_of(stream, control >> 2), bool(control & 16), client=client, **limits)
+        cut = observe(
+            UNDER_TEST, pieces_of(stream, control >> 2), bool(control & 16), client=client, **limits
+        )
         assert whole == cut, (whole, cut)
     return _kind(whole)
 
@@ -133,8 +137,8 @@ def agree(name: str, ask: Any, client: bool, pieces: list[bytes], ours: Any, def
     if ours == others:
         return
     if kind in ("close.code", "close.reason") and others[0] == ours[0] and others[1] in (1002, 1007):
-        # Two rules are broken by one Close: its code, 1002, and the UTF-8 of its reason, 1007. To wsproto, 1014
-        # is such a code.
+        # Two rules are broken by one Close: its code, 1002, and the UTF-8 of its reason, 1007. To
+        # wsproto, 1014 is such a code.
         return
     if name == "wsproto" and kind == "frame.continuation" and others == (ours[0], 1007):
         # A frame that may not stand here, and text that is not UTF-8 in it: they look at the text first.
@@ -182,13 +186,36 @@ def _violation(client: bool, pieces: list[bytes], deflate: bool) -> tuple[int, s
 
 
 _DICTIONARY = [
-    b"\x81\x80\0\0\0\0", b"\x82\x80\0\0\0\0", b"\x01\x80\0\0\0\0", b"\x02\x80\0\0\0\0", b"\x00\x80\0\0\0\0",
-    b"\x80\x80\0\0\0\0", b"\x88\x80\0\0\0\0", b"\x88\x82\0\0\0\0\x03\xe8", b"\x89\x80\0\0\0\0",
-    b"\x8a\x80\0\0\0\0", b"\x89\x00", b"\x81\x00", b"\x01\x00", b"\x80\x00", b"\x00\x00", b"\x88\x02\x03\xe8",
-    b"\xfe\x00\x7e", b"\xfe\xff\xff", b"\xff\0\0\0\0\0\1\0\0", b"\x7e\x00\x7e", b"\x7f\0\0\0\0\0\1\0\0",
-    b"\xff\x7f\xff\xff\xff\xff\xff\xff\xff", b"\xff\x80\0\0\0\0\0\0\0", b"\xed\xa0\x80", b"\xf4\x90", b"\xc3\xa9",
-    b"\xe2\x82\xac", b"\xf0\x90\x8d\x88", b"\xc0\xaf",
-]  # fmt: skip
+    b"\x81\x80\0\0\0\0",
+    b"\x82\x80\0\0\0\0",
+    b"\x01\x80\0\0\0\0",
+    b"\x02\x80\0\0\0\0",
+    b"\x00\x80\0\0\0\0",
+    b"\x80\x80\0\0\0\0",
+    b"\x88\x80\0\0\0\0",
+    b"\x88\x82\0\0\0\0\x03\xe8",
+    b"\x89\x80\0\0\0\0",
+    b"\x8a\x80\0\0\0\0",
+    b"\x89\x00",
+    b"\x81\x00",
+    b"\x01\x00",
+    b"\x80\x00",
+    b"\x00\x00",
+    b"\x88\x02\x03\xe8",
+    b"\xfe\x00\x7e",
+    b"\xfe\xff\xff",
+    b"\xff\0\0\0\0\0\1\0\0",
+    b"\x7e\x00\x7e",
+    b"\x7f\0\0\0\0\0\1\0\0",
+    b"\xff\x7f\xff\xff\xff\xff\xff\xff\xff",
+    b"\xff\x80\0\0\0\0\0\0\0",
+    b"\xed\xa0\x80",
+    b"\xf4\x90",
+    b"\xc3\xa9",
+    b"\xe2\x82\xac",
+    b"\xf0\x90\x8d\x88",
+    b"\xc0\xaf",
+]
 
 TARGETS = {
     f"frames_{role}": Target(partial(check, client), partial(quick, client), _DICTIONARY, 320)

@@ -67,7 +67,14 @@ def _request(build: Any, pieces: list[bytes], limits: dict[str, int | None]) -> 
         assert 400 <= error.status < 600
         return told(error)
     request, leftover, _ = read
-    facts = (request.method, request.target, request.path, request.query, request.headers.items(), request.host)
+    facts = (
+        request.method,
+        request.target,
+        request.path,
+        request.query,
+        request.headers.items(),
+        request.host,
+    )
     return facts, leftover, _opens(build, request), repr(request)
 
 
@@ -82,7 +89,13 @@ def _quick(observe: Callable[..., Any], data: bytes) -> Any:
     if isinstance(whole[0], str):
         return _words(whole)
     verdict = whole[2]
-    return whole[0][0], min(len(whole[0][4]), 8), bool(whole[1]), _words(verdict), verdict[0] == "opens" and verdict[1]
+    return (
+        whole[0][0],
+        min(len(whole[0][4]), 8),
+        bool(whole[1]),
+        _words(verdict),
+        verdict[0] == "opens" and verdict[1],
+    )
 
 
 def _words(verdict: Any) -> Any:
@@ -142,7 +155,12 @@ def _response(build: Any, pieces: list[bytes], limits: dict[str, int | None]) ->
         agreed = build.deflate.accept_response(extensions, build.options.Compression())
     except build.exceptions.InvalidHandshake as error:
         return facts, leftover, told(error), repr(response)
-    return facts, leftover, ("opens", subprotocol, None if agreed is None else agreed.header()), repr(response)
+    return (
+        facts,
+        leftover,
+        ("opens", subprotocol, None if agreed is None else agreed.header()),
+        repr(response),
+    )
 
 
 _OFFER = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
@@ -179,16 +197,58 @@ def check_response(data: bytes) -> None:
 _STRICTER_ANSWER = ("connection: HTTP 1",)
 
 _DICTIONARY = [
-    b"\r\n", b"\r\n\r\n", b"\n", b"\r", b": ", b":", b" ", b"\t", b"\0", b",", b";", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0",
-    b"GET ", b"POST ", b"OPTIONS * ", b"CONNECT a:80 ", b"GET http://a/ ", b"Host: a\r\n", b"Host: [::1]:80\r\n",
-    b"Upgrade: websocket\r\n", b"Upgrade: h2c, websocket/13\r\n", b"Connection: Upgrade\r\n", b"Connection: keep-alive, Upgrade\r\n",
-    b"Sec-WebSocket-Version: 13\r\n", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"Origin: http://a\r\n", b"Origin: null\r\n",
-    b"Sec-WebSocket-Protocol: chat, superchat\r\n", b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
-    b"Content-Length: 0\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n",
-    b"Expect: 100-continue\r\n", b" folded\r\n", b"X_Y: \xff\r\n", b"http://", b"https://", b"%2F", b"%00", b"?a=b", b"#",
-    b"HTTP/1.1 101 Switching Protocols\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.0 403 No\r\n",
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"; server_max_window_bits=12",
-]  # fmt: skip
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b": ",
+    b":",
+    b" ",
+    b"\t",
+    b"\0",
+    b",",
+    b";",
+    b"HTTP/1.1",
+    b"HTTP/1.0",
+    b"HTTP/2.0",
+    b"GET ",
+    b"POST ",
+    b"OPTIONS * ",
+    b"CONNECT a:80 ",
+    b"GET http://a/ ",
+    b"Host: a\r\n",
+    b"Host: [::1]:80\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Upgrade: h2c, websocket/13\r\n",
+    b"Connection: Upgrade\r\n",
+    b"Connection: keep-alive, Upgrade\r\n",
+    b"Sec-WebSocket-Version: 13\r\n",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    b"Origin: http://a\r\n",
+    b"Origin: null\r\n",
+    b"Sec-WebSocket-Protocol: chat, superchat\r\n",
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+    b"Content-Length: 0\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Expect: 100-continue\r\n",
+    b" folded\r\n",
+    b"X_Y: \xff\r\n",
+    b"http://",
+    b"https://",
+    b"%2F",
+    b"%00",
+    b"?a=b",
+    b"#",
+    b"HTTP/1.1 101 Switching Protocols\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.0 403 No\r\n",
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"; server_max_window_bits=12",
+]
 
 TARGETS = {
     "requests": Target(check_request, quick_request, _DICTIONARY, 1200),

@@ -93,7 +93,11 @@ def check(data: bytes) -> None:
     if not theirs.AVAILABLE or b"\n" in data:
         return
     text = data.decode("latin-1").strip(" \t")
-    for ours, read in ((seen[0], others.parse_extension), (seen[2], others.parse_connection), (seen[3], others.parse_upgrade)):
+    for ours, read in (
+        (seen[0], others.parse_extension),
+        (seen[2], others.parse_connection),
+        (seen[3], others.parse_upgrade),
+    ):
         try:
             found = read(text)
         except InvalidHeaderFormat as error:
@@ -104,10 +108,35 @@ def check(data: bytes) -> None:
 
 
 _DICTIONARY = [
-    b",", b";", b"=", b'"', b"\\", b" ", b"\t", b"\n", b"/", b"permessage-deflate", b"; server_no_context_takeover",
-    b"; client_no_context_takeover", b"; server_max_window_bits=12", b'; client_max_window_bits="9"', b"; client_max_window_bits",
-    b"; server_max_window_bits=8", b"=15", b"=08", b"=16", b"chat", b"b", b"websocket", b"Upgrade", b"keep-alive", b'"a\\"b"',
-    b"x-webkit-deflate-frame", b"\xff", b"\0", b", ,",
-]  # fmt: skip
+    b",",
+    b";",
+    b"=",
+    b'"',
+    b"\\",
+    b" ",
+    b"\t",
+    b"\n",
+    b"/",
+    b"permessage-deflate",
+    b"; server_no_context_takeover",
+    b"; client_no_context_takeover",
+    b"; server_max_window_bits=12",
+    b'; client_max_window_bits="9"',
+    b"; client_max_window_bits",
+    b"; server_max_window_bits=8",
+    b"=15",
+    b"=08",
+    b"=16",
+    b"chat",
+    b"b",
+    b"websocket",
+    b"Upgrade",
+    b"keep-alive",
+    b'"a\\"b"',
+    b"x-webkit-deflate-frame",
+    b"\xff",
+    b"\0",
+    b", ,",
+]
 
 TARGETS = {"lists": Target(check, quick, _DICTIONARY, 300)}

@@ -92,7 +92,13 @@ def _kind(seen: Any) -> Any:
         for event in events[:4]
         if event
     )
-    return shape, min(len(events), 6), phase, received and received[0] // 100, error and (error[1], error[2][:40])
+    return (
+        shape,
+        min(len(events), 6),
+        phase,
+        received and received[0] // 100,
+        error and (error[1], error[2][:40]),
+    )
 
 
 def quick(data: bytes) -> Any:
@@ -141,9 +147,9 @@ def _ask_others(client: bool, frames: list[bytes]) -> None:
 def _usual(client: bool, frames: list[bytes]) -> int:
     """How many frames there are before one that others are known to take otherwise.
 
-    Both have one stream of zlib's for all messages. It ends with a block that has BFINAL set, and yields nothing
-    for all that follows (RFC 7692 section 7.2.3.4 allows such blocks); a message that ends in the middle
-    of a block passes with them, or without a byte, and the next one pays for it.
+    Both have one stream of zlib's for all messages. It ends with a block that has BFINAL set, and yields
+    nothing for all that follows (RFC 7692 section 7.2.3.4 allows such blocks); a message that ends in the
+    middle of a block passes with them, or without a byte, and the next one pays for it.
     """
     inflater = PURE.contexts.Inflater(15, no_context_takeover=False)
     compressed = False
@@ -175,10 +181,27 @@ def _payload(frame: bytes, client: bool) -> bytes:
 
 
 _DICTIONARY = [
-    b"\x08\x05Hello", b"\x00\x07\xf2\x48\xcd\xc9\xc9\x07\x00", b"\x01\x01\x00", b"\x18\x03abc", b"\x38\x03abc",
-    b"\x0a\x05Hello", b"\x0c\x05Hello", b"\x0d\x05Hello", b"\xc8\xff", b"\x07\x00", b"\x06\x02ok", b"\x03\x00",
-    b"\x00\x00\xff\xff", b"\x02\x00", b"\x04\x00", b"\x05\x00", b"\x28\x05Hello", b"\xed\xa0\x80", b"\xc3\xa9",
-    b"\x01\x05\x00\xfa\xff", b"\x4b\x4c\x04\x00",
-]  # fmt: skip
+    b"\x08\x05Hello",
+    b"\x00\x07\xf2\x48\xcd\xc9\xc9\x07\x00",
+    b"\x01\x01\x00",
+    b"\x18\x03abc",
+    b"\x38\x03abc",
+    b"\x0a\x05Hello",
+    b"\x0c\x05Hello",
+    b"\x0d\x05Hello",
+    b"\xc8\xff",
+    b"\x07\x00",
+    b"\x06\x02ok",
+    b"\x03\x00",
+    b"\x00\x00\xff\xff",
+    b"\x02\x00",
+    b"\x04\x00",
+    b"\x05\x00",
+    b"\x28\x05Hello",
+    b"\xed\xa0\x80",
+    b"\xc3\xa9",
+    b"\x01\x05\x00\xfa\xff",
+    b"\x4b\x4c\x04\x00",
+]
 
 TARGETS = {"messages": Target(check, quick, _DICTIONARY, 400)}

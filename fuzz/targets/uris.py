@@ -54,8 +54,14 @@ def quick(data: bytes) -> Any:
     seen = _parse(UNDER_TEST, _text(data))
     if isinstance(seen[0], str):
         return seen[0], seen[1].replace(repr(_text(data)), "").partition("'")[0]
-    return seen[0], seen[1].isascii(), ":" in seen[1], seen[2] in (80, 443), len(seen[3]) > 1, seen[4] == "", *(
-        fact is None for fact in seen[5:]
+    return (
+        seen[0],
+        seen[1].isascii(),
+        ":" in seen[1],
+        seen[2] in (80, 443),
+        len(seen[3]) > 1,
+        seen[4] == "",
+        *(fact is None for fact in seen[5:]),
     )
 
 
@@ -86,9 +92,40 @@ _KNOWN = (
 )
 
 _DICTIONARY = [
-    b"ws://", b"wss://", b"ws+unix:", b"WS://", b"localhost", b"example.com", b":80", b":443", b":0", b":65535", b":65536",
-    b"[::1]", b"[fe80::1%25eth0]", b"user:secret@", b"user@", b"@", b"/", b"?", b"#", b"%23", b"%0d%0a", b"%00", b"\xc3\xa9",
-    b"b\xc3\xbccher.de", b"\xe3\x80\x82", b"\r\n", b" ", b"//", b"..", b"%", b"\\", b"/run/app.sock:", b"xn--", b"\xef\xbc\x8f",
-]  # fmt: skip
+    b"ws://",
+    b"wss://",
+    b"ws+unix:",
+    b"WS://",
+    b"localhost",
+    b"example.com",
+    b":80",
+    b":443",
+    b":0",
+    b":65535",
+    b":65536",
+    b"[::1]",
+    b"[fe80::1%25eth0]",
+    b"user:secret@",
+    b"user@",
+    b"@",
+    b"/",
+    b"?",
+    b"#",
+    b"%23",
+    b"%0d%0a",
+    b"%00",
+    b"\xc3\xa9",
+    b"b\xc3\xbccher.de",
+    b"\xe3\x80\x82",
+    b"\r\n",
+    b" ",
+    b"//",
+    b"..",
+    b"%",
+    b"\\",
+    b"/run/app.sock:",
+    b"xn--",
+    b"\xef\xbc\x8f",
+]
 
 TARGETS = {"uris": Target(check, quick, _DICTIONARY, 300)}

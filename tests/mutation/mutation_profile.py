@@ -1,4 +1,4 @@
-"""A pytest plugin for the runs of mutmut: few examples, always the same ones, run more than once in a process."""
+"""A pytest plugin for the runs of mutmut: few examples, always the same, run more than once."""
 
 from __future__ import annotations
 

@@ -496,7 +496,7 @@ class TestSubprotocol:
             (["chat"], ("chat",), "chat"),
             (["chat, superchat"], ("superchat", "chat"), "superchat"),
             (["superchat", "chat"], ("chat", "superchat"), "chat"),
-            (["chat, superchat"], iter(["x", "superchat"]), "superchat"),
+            (["chat, superchat"], dict.fromkeys(["x", "superchat"]).keys(), "superchat"),
             (["chat2, superchat"], ("chat",), None),
             (["Chat"], ("chat",), None),
             (["constructor,__proto__"], ["__proto__"], "__proto__"),

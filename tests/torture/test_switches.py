@@ -1,15 +1,16 @@
 """Switches, kills and the system's moods at random, at each point where a connection reads, writes or waits.
 
-A copy of the package from source talks to itself over a pair of Unix sockets. Between its wire and the system stands a
-seam: by a seeded generator it brings less than there is, takes less than it is given, says "not now" to what could be
-done, and lets greenlets be killed or timed out at that very point. Greenlets switch at random between
-their calls. What each side wrote is kept and read by wsproto: not one frame may be torn or out of place.
+A copy of the package from source talks to itself over a pair of Unix sockets. Between its wire and the system
+stands a seam: by a seeded generator it brings less than there is, takes less than it is given, says "not now"
+to what could be done, and has greenlets killed or timed out at that very point. Greenlets switch at random
+between their calls. What each side wrote is kept and read by wsproto: no frame may be torn or out of place.
 
 Figures: `SEEDS` conversations here; `GEVENTWS_SWITCH_SEEDS=1000` runs as many (`tox -e fuzz` does).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import random
@@ -41,9 +42,14 @@ def copy() -> Iterator[Any]:
             **{
                 module.rpartition(".")[2]: importlib.import_module(f"{name}.{module}")
                 for module in (
-                    "exceptions", "options", "transport", "websocket", "protocol.connection",
-                    "protocol.deflate", "protocol.http",
-                )  # fmt: skip
+                    "exceptions",
+                    "options",
+                    "transport",
+                    "websocket",
+                    "protocol.connection",
+                    "protocol.deflate",
+                    "protocol.http",
+                )
             }
         )
 
@@ -99,7 +105,9 @@ class Seam:
         self.point()
         if self.rng.random() < self.mood * 0.5:
             return -1
-        data = b"".join(chunk.encode() if isinstance(chunk, str) else bytes(chunk) for chunk in chunks)[offset:]
+        data = b"".join(chunk.encode() if isinstance(chunk, str) else bytes(chunk) for chunk in chunks)[
+            offset:
+        ]
         if self.rng.random() < self.mood:
             data = data[: self.rng.choice((1, 2, 3, 50, 5000))]
         count = int(self._send_chunks(descriptor, [data], 0, last))
@@ -120,10 +128,14 @@ class Conversation:
         self.sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
         self.received: dict[str, list[bytes]] = {"server": [], "client": []}
         deflate = copy.deflate.DeflateParameters(True, True, 9, 9) if self.rng.random() < 0.3 else None
-        sockets = dict(zip(("server", "client"), gevent.socket.socketpair(std_socket.AF_UNIX), strict=True))
+        sockets = self.sockets = dict(
+            zip(("server", "client"), gevent.socket.socketpair(std_socket.AF_UNIX), strict=True)
+        )
         self.descriptors = {side: sock.fileno() for side, sock in sockets.items()}
         options = copy.options.Options(
-            max_queue=self.rng.choice((1, 2, 16)), write_limit=self.rng.choice((1, 1000, 65536)), close_timeout=PATIENCE
+            max_queue=self.rng.choice((1, 2, 16)),
+            write_limit=self.rng.choice((1, 1000, 65536)),
+            close_timeout=PATIENCE,
         )
         self.deflated = deflate is not None
         self.sides = {
@@ -204,13 +216,17 @@ class Conversation:
         self.check()
 
     def half_close(self) -> None:
-        with std_socket.socket(fileno=os.dup(self.descriptors["client"])) as sock:
-            sock.shutdown(std_socket.SHUT_WR)
+        # It may be closed by now.
+        with contextlib.suppress(OSError):
+            self.sockets["client"].shutdown(std_socket.SHUT_WR)
 
     def wait_for_all(self) -> None:
         """Until each side has received what the other sent."""
         while True:
-            counts = {side: sum(len(sent) for (by, _), sent in self.sent.items() if by != side) for side in self.sides}
+            counts = {
+                side: sum(len(sent) for (by, _), sent in self.sent.items() if by != side)
+                for side in self.sides
+            }
             if all(len(self.received[side]) >= count for side, count in counts.items()):
                 return
             gevent.sleep(0)
@@ -232,7 +248,7 @@ class Conversation:
     def check_stream(self, side: str, stream: bytes) -> None:
         """What a side wrote, read by somebody else."""
         frames = list(split_stream(stream))
-        # A Ping among the fragments of a compressed message would confuse wsproto; there are no fragments here.
+        # There are no fragments here, so no Ping stands between those of a compressed message.
         events, verdict = of_wsproto(side == "server", frames, self.deflated)
         assert verdict is None, (self.seed, side, verdict)
         sent = [message for (by, _), messages in self.sent.items() if by == side for message in messages]
