@@ -190,6 +190,8 @@ def fast_main(name: str, work: Path, seed: int, every: int, seconds: float, runs
                 asked += 1
             if (runs and executions >= runs) or (seconds and time.monotonic() - begun >= seconds):
                 break
+    except KeyboardInterrupt:
+        pass
     except Exception:
         findings = 1
         traceback.print_exc()
