@@ -1,11 +1,11 @@
 """Mutation testing of frames, messages and the handshake with mutmut: `tox -e mutation`.
 
-mutmut changes one thing at a time in a copy of the sources (a comparison, a number, a word, a call) and runs the
-tests of that function: a change that no test notices has survived. It works on pure Python, in a directory of
-its own.
+mutmut changes one thing at a time in a copy of the sources (a comparison, a number, a word, a call) and runs
+the tests of that function: a change that no test notices has survived. It works on pure Python, in a
+directory of its own.
 
-survivors.txt, beside this file, has those that are known, by the lines they change, each with the reason why no test
-can or need notice. A survivor that is not there fails the run; so does less than 90 % killed.
+survivors.txt, beside this file, has those that are known, by the lines they change, each with the reason why
+no test can or need notice. A survivor that is not there fails the run; so does less than 90 % killed.
 """
 
 from __future__ import annotations

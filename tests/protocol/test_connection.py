@@ -908,3 +908,37 @@ def test_helpers_undo_each_other(client: bool) -> None:
     assert unmask_frame(mask(frame)) == frame
     assert list(split_frames(mask(frame) + mask(b"\x89\x00"))) == [mask(frame), mask(b"\x89\x00")]
     assert Peer(client).bytes_of(frame) == (frame if client else mask(frame))
+
+
+class TestBudget:
+    """What `next_event` handles before it lets others have their turn."""
+
+    def test_a_frame_costs_one(self, client: bool) -> None:
+        peer = Peer(client)
+        peer.connection.receive_data(peer.bytes_of(*[b"\x81\x01a"] * 3))
+        peer.connection.budget = 2
+        assert [peer.connection.next_event() for _ in range(4)] == [1, 1, 5, 5]
+        peer.connection.budget = 1
+        assert [peer.connection.next_event() for _ in range(2)] == [1, 5]
+        peer.connection.budget = 1
+        assert peer.connection.next_event() == 0
+
+    def test_so_do_8_kib(self, client: bool) -> None:
+        peer = Peer(client)
+        peer.connection.receive_data(peer.bytes_of(b"\x82\x7e\x40\x00" + bytes(16384), b"\x81\x01a"))
+        peer.connection.budget = 3
+        assert [peer.connection.next_event() for _ in range(2)] == [1, 5]
+        peer.connection.budget = 1
+        assert peer.connection.next_event() == 1
+
+
+def test_who_waits_for_the_end(client: bool) -> None:
+    # RFC 6455 section 7.1.1: the server ends TCP, and a client waits for that.
+    peer = Peer(client)
+    assert not peer.connection.awaits_end()
+    peer.connection.send_close(1000)
+    assert not peer.connection.awaits_end()
+    peer.sends(b"\x88\x02\x03\xe8")
+    assert peer.connection.awaits_end() is client
+    peer.connection.receive_end()
+    assert not peer.connection.awaits_end()

@@ -693,3 +693,13 @@ class TestResponseBody:
     def test_malformed_chunks(self, stream):
         with pytest.raises(InvalidMessage, match="body of the response is malformed"):
             parse_response(b"HTTP/1.1 403 F\r\nTransfer-Encoding: chunked\r\n\r\n" + stream)
+
+
+def test_the_response_before_its_body_is_complete():
+    parser = ResponseParser(max_line=8192, max_headers=100, max_head=65536)
+    assert parser.receive_data(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n") is None
+    assert parser.response is None
+    assert parser.receive_data(b"\r\nhel") is None
+    assert parser.response.status == 403
+    assert parser.receive_data(b"lo") is parser.response
+    assert parser.response.body == b"hello"

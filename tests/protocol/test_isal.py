@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import subprocess
 import sys
 
 import pytest
 
 import geventws
+from geventws.protocol import isal
 
 REPORT = """
 import geventws
@@ -35,3 +37,10 @@ def test_isal_is_used_where_it_is_installed() -> None:
 @pytest.mark.parametrize("broken", ["isal", "isal.isal_zlib"])
 def test_zlib_is_used_where_isal_cannot_be_imported(broken: str) -> None:
     assert run(f"import sys; sys.modules[{broken!r}] = None\n{REPORT}") == "zlib"
+
+
+def test_without_the_package_it_is_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal", None)
+    found = runpy.run_path(isal.__file__)
+    assert found["DEFLATE"] == "zlib"
+    assert found["isal_zlib"] is None
