@@ -167,8 +167,13 @@ def _usual(client: bool, frames: list[bytes]) -> int:
             if inflater._streams > 1 or (inflater._stream is None and (payload or fin)):
                 return count
             if fin:
+                # The last block may be final once its end is back (RFC 7692 section 7.2.2).
+                stream = inflater._stream.copy()
+                stream.decompress(b"\x00\x00\xff\xff")
+                if stream.eof:
+                    return count
                 inflater.finish()
-        except (PURE.exceptions.InvalidPayload, PURE.exceptions.MessageTooBig):
+        except (PURE.exceptions.InvalidPayload, PURE.exceptions.MessageTooBig, zlib.error):
             return count
     return len(frames)
 
