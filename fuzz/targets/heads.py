@@ -193,7 +193,7 @@ def check_response(data: bytes) -> None:
     other = h11_response(stream)
     assert other is not None, (stream, first)
     assert other.status_code == facts[0]
-    assert other.reason == facts[1].encode("latin-1").rstrip(), (other.reason, facts)
+    assert other.reason.rstrip() == facts[1].encode("latin-1").rstrip(), (other.reason, facts)
     assert _fields(other.headers) == _fields(facts[4])
     if verdict[0] == "opens" and theirs.AVAILABLE:
         reason = theirs.takes_answer(stream, _KEY, _SUBPROTOCOLS)
