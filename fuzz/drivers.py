@@ -204,6 +204,10 @@ def fast_main(name: str, work: Path, seed: int, every: int, seconds: float, runs
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from targets.both import steady_keys
+
+    held = steady_keys()
+    held.__enter__()
     if sys.argv[1] == "atheris":
         atheris_main(sys.argv[2], sys.argv[3:])
     else:

@@ -40,8 +40,11 @@ def main() -> int:
     if arguments.input:
         if len(chosen) != 1:
             parser.error("--input needs one target")
-        for path in arguments.input:
-            targets.target(chosen[0]).check(path.read_bytes())
+        from targets.both import steady_keys
+
+        with steady_keys():
+            for path in arguments.input:
+                targets.target(chosen[0]).check(path.read_bytes())
         return 0
     if arguments.seconds is None and arguments.runs is None:
         arguments.seconds = 15.0

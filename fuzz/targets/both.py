@@ -1,12 +1,11 @@
-"""Both builds of the protocol, side by side: the one that is installed, and a copy from source.
-
-Masking keys are the same each time in both, so that what a client writes can be compared.
-"""
+"""Both builds of the protocol, side by side: the one that is installed, and a copy from source."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from builds import pure_package
 
 import geventws
 
-__all__ = ["BUILDS", "IS_COMPILED", "PURE", "UNDER_TEST", "pieces_of", "told"]
+__all__ = ["BUILDS", "IS_COMPILED", "PURE", "UNDER_TEST", "pieces_of", "steady_keys", "told"]
 
 _MODULES = (
     "closing",
@@ -35,23 +34,36 @@ _MODULES = (
 
 def _load(package: str) -> Any:
     modules = {name: importlib.import_module(f"{package}.protocol.{name}") for name in _MODULES}
-    build = SimpleNamespace(
+    return SimpleNamespace(
         **modules,
         exceptions=importlib.import_module(f"{package}.exceptions"),
         options=importlib.import_module(f"{package}.options"),
     )
-    build.connection.next_key = lambda: b"\x9e\x37\x79\xb1"
-    return build
 
 
 #: Held for as long as the process lives: code of ours imports while it runs.
-_held = pure_package("geventws_pure")
+_held = pure_package("geventws_fuzzed")
 atexit.register(_held.__exit__, None, None, None)
 
 IS_COMPILED = geventws.IMPLEMENTATION == "compiled"
 PURE: Any = _load(_held.__enter__())
 UNDER_TEST: Any = _load("geventws")
 BUILDS = (UNDER_TEST, PURE)
+
+
+@contextlib.contextmanager
+def steady_keys() -> Iterator[None]:
+    """Have masking keys the same each time in both, so that what a client writes can be compared."""
+    modules = [build.connection for build in BUILDS]
+    before = [module.next_key for module in modules]
+    for module in modules:
+        module.next_key = lambda: b"\x9e\x37\x79\xb1"
+    try:
+        yield
+    finally:
+        for module, next_key in zip(modules, before, strict=True):
+            module.next_key = next_key
+
 
 _SIZES: tuple[tuple[int, ...], ...] = ((1,), (1, 2, 3, 7, 20), (2, 125, 9), (64, 4096))
 
@@ -78,6 +90,6 @@ def told(error: BaseException) -> tuple[Any, ...]:
         str(error),
         getattr(error, "kind", None),
         getattr(error, "status", None),
-        getattr(error, "header", None),
+        getattr(error, "name", None),
         getattr(error, "value", None),
     )

@@ -6,6 +6,7 @@ What a fuzzer finds goes to `fuzz/findings/TARGET/`, named after what it was, an
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ sys.path.insert(0, str(FUZZ))
 import drivers  # noqa: E402
 import targets  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("steady_keys")
+
 INPUTS = [
     pytest.param(name, path, id=f"{name}-{path.name}")
     for name in targets.names()
@@ -23,6 +26,15 @@ INPUTS = [
     if directory.is_dir()
     for path in sorted(directory.iterdir())
 ]
+
+
+@pytest.fixture
+def steady_keys() -> Iterator[None]:
+    """Have a client's masking keys the same each time; other tests want them otherwise."""
+    from targets import both
+
+    with both.steady_keys():
+        yield
 
 
 @pytest.mark.parametrize(("name", "path"), INPUTS)

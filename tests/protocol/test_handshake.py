@@ -849,3 +849,67 @@ class TestClientCheck:
             self.check((name, "x"), (name, "y"), extensions_offer="x, y")
         with pytest.raises(InvalidHeader, match="expected"):
             self.check((name, "x;"), extensions_offer="x")
+
+
+class TestWords:
+    """What errors say, word by word, and what they carry: people read it in logs."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"subprotocols": "chat"}, "subprotocols takes a list of strings, not the string 'chat'"),
+            ({"subprotocols": ["a", "a"]}, "subprotocols names one twice: ('a', 'a')"),
+            ({"key": "AAAA"}, "key takes 16 bytes in base64, not 'AAAA'"),
+            ({"headers": [("Host", "a"), ("host", "b")]}, "headers has Host 2 times"),
+            (
+                {"origin": "a", "headers": [("Origin", "b")]},
+                "Origin is in headers and in origin: name it once",
+            ),
+        ],
+    )
+    def test_of_a_client(self, arguments, message):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            ClientHandshake(parse_uri("ws://h"), **arguments)
+        assert str(caught.value) == message
+
+    @pytest.mark.parametrize(
+        ("upgrade", "connection", "message"),
+        [
+            ([], ["Upgrade"], "no Upgrade"),
+            (["h2c", "a"], ["Upgrade"], "Upgrade is 'h2c, a', not websocket"),
+            (["websocket"], [], "no Connection"),
+            (["websocket"], ["close", "a"], "Connection is 'close, a', without Upgrade"),
+        ],
+    )
+    def test_of_an_answer_and_of_a_request(self, upgrade, connection, message):
+        fields = [("Upgrade", value) for value in upgrade] + [("Connection", value) for value in connection]
+        head = "".join(f"{name}: {value}\r\n" for name, value in [*fields, ("Sec-WebSocket-Accept", ACCEPT)])
+        with pytest.raises(InvalidUpgrade) as caught:
+            ClientHandshake(parse_uri("ws://h"), key=KEY).check_response(
+                parse_response(f"HTTP/1.1 101 X\r\n{head}\r\n".encode("ascii"))
+            )
+        assert str(caught.value) == message
+        with pytest.raises(InvalidUpgrade) as caught:
+            check_request(make(*fields, without=("Upgrade", "Connection")))
+        assert str(caught.value) == message
+
+    def test_of_a_wrong_accept(self):
+        head = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {KEY}\r\n"
+        with pytest.raises(InvalidHeader) as caught:
+            ClientHandshake(parse_uri("ws://h"), key=KEY).check_response(
+                parse_response(f"HTTP/1.1 101 X\r\n{head}\r\n".encode("ascii"))
+            )
+        error = caught.value
+        assert str(error) == f"Sec-WebSocket-Accept is {KEY!r}, not the answer to this request's key"
+        assert (error.name, error.value) == ("Sec-WebSocket-Accept", KEY)
+
+    def test_of_extensions_that_cannot_be_sent(self):
+        with pytest.raises(ValueError, match=r"^header field Sec-WebSocket-Extensions takes no control"):
+            accept_response(KEY, extensions="a\r\nb: c")
+
+
+@pytest.mark.parametrize("origin", ["ht tp://example.com:80", "://example.com:80", "htt(p)://example.com:80"])
+def test_the_scheme_of_an_origin_is_one(origin):
+    # RFC 6454 section 6.2; with a port named, nothing else of it is needed for the comparison.
+    with pytest.raises(InvalidOrigin):
+        check_origin(make(("Origin", origin), Host="example.com:80"))
