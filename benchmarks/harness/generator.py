@@ -1,4 +1,7 @@
-"""The load generator, loadgen/wsload.c: building it, running it once, reading what it says."""
+"""The load generator, loadgen/wsload.c: building it, running it once, reading what it says.
+
+So are run and read the programs that measure clients.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .processes import pinned, raise_priority
 from .rows import Load
 
-__all__ = ["BuildError", "build", "explain", "measure", "problem_of"]
+__all__ = ["BuildError", "build", "explain", "measure", "problem_of", "run"]
 
 SOURCE = Path(__file__).resolve().parents[1] / "loadgen" / "wsload.c"
 
@@ -100,17 +104,55 @@ def measure(
     line = [str(program), *load.arguments(), "--port", str(port), "--connect-timeout", str(_OPEN_SECONDS)]
     line += ["--duration", str(seconds), "--warmup", str(warmup), "--server-pid", ",".join(map(str, pids))]
     limit = 2 * _OPEN_SECONDS + seconds + warmup + _SPARE_SECONDS
+    sample = run(line, limit=limit, pids=pids, cpu=cpu, watched=watched, priority=priority)
+    if sample["errors"] and "mode" not in sample:
+        return sample
+    problem = problem_of(sample, load)
+    if problem is not None and not sample["errors"]:
+        sample["errors"], sample["first_error"] = 1, problem
+    return sample
+
+
+def run(
+    line: list[str],
+    *,
+    limit: float,
+    pids: list[int],
+    cpu: int | None,
+    watched: set[int],
+    priority: bool,
+    name: str = "the load generator",
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run a program that prints one line of JSON, with `errors` in it.
+
+    Args:
+        line: its command line.
+        limit: seconds until it is killed.
+        pids: the processes at the other side.
+        cpu, watched, priority: as for `measure`.
+        name: what messages call it.
+        environment: variables for it, beside ours.
+
+    Returns:
+        As `measure`.
+    """
     busy, ours, start = _busy(watched), _cpu_seconds(pids) + _children_seconds(), time.monotonic()
     with pinned(cpu):
         process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
     if priority:
         raise_priority(process.pid)
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        return {"errors": 1, "first_error": f"the load generator did not end within {limit:g} s"}
+        return {"errors": 1, "first_error": f"{name} did not end within {limit:g} s"}
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -120,12 +162,9 @@ def measure(
         sample: dict[str, Any] = json.loads(out)
     except ValueError:
         last = (err.strip().splitlines() or [f"status {process.returncode}"])[-1]
-        return {"errors": 1, "first_error": f"the load generator printed no result: {last}"}
+        return {"errors": 1, "first_error": f"{name} printed no result: {last}"}
     foreign = (_busy(watched) - busy) - (_cpu_seconds(pids) + _children_seconds() - ours)
     sample["foreign_cpu_share"] = round(max(0.0, foreign / elapsed / max(1, len(watched))), 3)
-    problem = problem_of(sample, load)
-    if problem is not None and not sample["errors"]:
-        sample["errors"], sample["first_error"] = 1, problem
     return sample
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,17 @@ from .chart import bars
 from .results import Cell, Verdict, judge, summarize
 from .rows import ROWS, Goal, Row
 
-__all__ = ["cells_of", "goals_table", "markdown", "row_table", "text_table", "verdicts", "write"]
+__all__ = [
+    "cells_of",
+    "goals_table",
+    "markdown",
+    "markdown_table",
+    "row_table",
+    "text_table",
+    "verdicts",
+    "write",
+    "write_chart",
+]
 
 Table = list[list[str]]
 
@@ -137,7 +147,9 @@ def text_table(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table for Markdown."""
+
     def escape(cell: str) -> str:
         return cell.replace("|", "\\|").replace("\n", " ")
 
@@ -174,14 +186,14 @@ def markdown(results: dict[str, Any]) -> str:
             f"Other work had {sum(foreign) / len(foreign):.0%} of these CPUs on average, "
             f"{max(foreign):.0%} at the most (median of a cell)."
         )
-    parts += ["## Goals", _markdown_table(goals_table(verdicts(results)))]
+    parts += ["## Goals", markdown_table(goals_table(verdicts(results)))]
     for row in measured_rows(results):
         cells = cells_of(results, row)
         parts += [f"## {row.title}", f"![{row.title}]({row.name}.svg)"]
-        parts.append(_markdown_table(row_table(row, cells.values())))
-    parts += ["## Machine", _markdown_table([["", ""], *([k, v] for k, v in results["machine"].items())])]
+        parts.append(markdown_table(row_table(row, cells.values())))
+    parts += ["## Machine", markdown_table([["", ""], *([k, v] for k, v in results["machine"].items())])]
     versions = [["server", "versions"], *([k, v] for k, v in results["versions"].items())]
-    parts += ["## Versions", _markdown_table(versions)]
+    parts += ["## Versions", markdown_table(versions)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,15 +202,19 @@ def write(results: dict[str, Any], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     written = [directory / "results.md"]
     written[0].write_text(markdown(results), encoding="utf-8")
-    for row in measured_rows(results):
-        ranked = [cell for cell in _ranked(row, cells_of(results, row).values()) if cell.error is None]
-        if row.metric == "memory":
-            values = [(cell.server, cell.connection or 0.0, None, None) for cell in ranked]
-            unit, form = "KiB a connection, less is better", ",.1f"
-        else:
-            values = [(cell.server, cell.rate or 0.0, cell.rate_low, cell.rate_high) for cell in ranked]
-            unit, form = f"{row.unit} a second, more is better", ",.0f"
-        path = directory / f"{row.name}.svg"
-        path.write_text(bars(row.title, unit, values, form=form), encoding="utf-8")
-        written.append(path)
+    written += [write_chart(row, cells_of(results, row), directory) for row in measured_rows(results)]
     return written
+
+
+def write_chart(row: Row, cells: Mapping[str, Cell], directory: Path) -> Path:
+    """Write the chart of a row; return its path."""
+    ranked = [cell for cell in _ranked(row, cells.values()) if cell.error is None]
+    if row.metric == "memory":
+        values = [(cell.server, cell.connection or 0.0, None, None) for cell in ranked]
+        unit, form = "KiB a connection, less is better", ",.1f"
+    else:
+        values = [(cell.server, cell.rate or 0.0, cell.rate_low, cell.rate_high) for cell in ranked]
+        unit, form = f"{row.unit} a second, more is better", ",.0f"
+    path = directory / f"{row.name}.svg"
+    path.write_text(bars(row.title, unit, values, form=form), encoding="utf-8")
+    return path

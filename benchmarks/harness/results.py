@@ -92,10 +92,13 @@ def summarize(server: str, samples: Sequence[Sample]) -> Cell:
         "rate_low": min(rates),
         "rate_high": max(rates),
         "cpu": _median(samples, lambda s: s["server_cpu_s"] / s["count"] * 1e6),
-        "p50": _median(samples, lambda s: s["lat_us"]["p50"]),
-        "p99": _median(samples, lambda s: s["lat_us"]["p99"]),
-        "p999": _median(samples, lambda s: s["lat_us"]["p99.9"]),
     }
+    if "lat_us" in samples[0]:
+        found |= {
+            "p50": _median(samples, lambda s: s["lat_us"]["p50"]),
+            "p99": _median(samples, lambda s: s["lat_us"]["p99"]),
+            "p999": _median(samples, lambda s: s["lat_us"]["p99.9"]),
+        }
     if samples[0]["mode"] == "echo":
         found["fairness"] = _median(samples, lambda s: s["per_conn"]["min"] / max(1, s["per_conn"]["max"]))
     return Cell(server=server, rounds=count, **found)
