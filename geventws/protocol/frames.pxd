@@ -8,7 +8,7 @@ cdef class FrameReader:
     cdef bytearray _buffer
     cdef Py_ssize_t _end
     cdef bytes _key
-    cdef bint _masked
+    cdef readonly bint masked
     cdef Py_ssize_t _position
     cdef readonly bint fin
     cdef readonly bint in_frame

@@ -22,6 +22,7 @@ class FrameReader:
     Attributes:
         fin, rsv1, opcode, length: of the frame whose header was read last.
         remaining: bytes of its payload that were not taken yet.
+        masked: what the frames of this direction are.
         in_frame: a header was read and its payload not all taken.
     """
 
@@ -29,11 +30,11 @@ class FrameReader:
         "_buffer",
         "_end",
         "_key",
-        "_masked",
         "_position",
         "fin",
         "in_frame",
         "length",
+        "masked",
         "opcode",
         "remaining",
         "rsv1",
@@ -41,7 +42,7 @@ class FrameReader:
 
     def __init__(self, masked: bool) -> None:
         """Args: masked: what the peer must do: True for a server's peer (RFC 6455 section 5.1)."""
-        self._masked = masked
+        self.masked = masked
         self._buffer = _EMPTY
         self._position = 0
         self._end = 0
@@ -110,8 +111,8 @@ class FrameReader:
         if opcode > 0xA or 2 < opcode < 8:
             raise InvalidFrame(f"opcode 0x{opcode:X} is reserved", "frame.opcode")
         # RFC 6455 section 5.1: a client masks every frame, a server none.
-        if (second & 0x80 != 0) != self._masked:
-            if self._masked:
+        if (second & 0x80 != 0) != self.masked:
+            if self.masked:
                 raise InvalidFrame("a frame from a client is not masked", "frame.unmasked")
             raise InvalidFrame("a frame from a server is masked", "frame.masked")
         if opcode >= 8:
@@ -143,7 +144,7 @@ class FrameReader:
             length = self._read_length(position + 2)
             if length < 65536:
                 raise InvalidFrame(f"a length of {length} in 64 bits is not minimal", "frame.length")
-        if self._masked:
+        if self.masked:
             if available < size + 4:
                 return False
             self._key = read_key(buffer, position + size)

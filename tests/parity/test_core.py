@@ -88,8 +88,8 @@ EDITS = [
     Edit("protocol.frames", "if opcode > 0xA or 2 < opcode < 8:", "if opcode > 0xB or 2 < opcode < 8:"),
     Edit(
         "protocol.frames",
-        "if (second & 0x80 != 0) != self._masked:",
-        "if second & 0x80 == 0 and self._masked:",
+        "if (second & 0x80 != 0) != self.masked:",
+        "if second & 0x80 == 0 and self.masked:",
     ),
     Edit("protocol.frames", "if length > 125:", "if length > 126:"),
     Edit("protocol.frames", "if not first & 0x80:", "if False:"),
