@@ -3,6 +3,7 @@ cimport cython
 from geventws.protocol.block cimport Block
 from geventws.protocol.contexts cimport Deflater
 from geventws.protocol.frames cimport FrameReader
+from geventws.protocol.keys cimport next_key
 from geventws.protocol.masking cimport build_frame, build_header
 from geventws.protocol.messages cimport MessageReader
 from geventws.protocol.shared cimport SharedMessage

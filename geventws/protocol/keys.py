@@ -1,4 +1,7 @@
-"""Masking keys for a client: unpredictable and fresh for every frame (RFC 6455 section 5.3)."""
+"""Masking keys for a client: unpredictable and fresh for every frame (RFC 6455 section 5.3).
+
+Hot: compiled with keys.pxd (`benchmarks/`, row "client-small").
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def next_key() -> bytes:
         return _keys.pop()
     except IndexError:
         octets = os.urandom(_BATCH)
-        _keys.extend(octets[at : at + 4] for at in range(0, _BATCH, 4))
+        _keys.extend([octets[at : at + 4] for at in range(0, _BATCH, 4)])
         return _keys.pop()
 
 
