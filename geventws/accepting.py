@@ -15,19 +15,18 @@ import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
-import gevent
-import gevent.socket
 from gevent.greenlet import Greenlet
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from .bare import gevent_socket
 from .serving import TCP_FAMILIES, Throttle, prepare_socket, socket_options
 from .stacks import keep_stacks
 
 if TYPE_CHECKING:
     from .options import Options
 
-__all__ = ["Acceptor", "Greenlets", "gevent_socket", "send_all", "wait_ready"]
+__all__ = ["Acceptor", "Greenlets"]
 
 #: Errors of accept() that concern the connection that was to be accepted, not us (accept(2)).
 _PEER_ERRORS = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR})
@@ -37,8 +36,6 @@ _ACCEPT_DELAYS = (0.05, 0.5)
 
 #: Seconds between two log lines about the same shortage.
 _LOG_INTERVAL = 10.0
-
-_READ, _WRITE = 1, 2
 
 
 class _Serving(Greenlet):  # type: ignore[misc]
@@ -168,48 +165,3 @@ class Acceptor(StreamServer):  # type: ignore[misc]
             # The one that is set last stands for all.
             if sock.getsockopt(level, name) != value:
                 prepare_socket(sock, self.options)
-
-
-def wait_ready(sock: Any, events: int) -> None:
-    """Wait until a socket can be read (1) or written (2)."""
-    hub = gevent.get_hub()
-    watcher = hub.loop.io(sock.fileno(), events)
-    try:
-        hub.wait(watcher)
-    finally:
-        watcher.close()
-
-
-def send_all(sock: Any, data: bytes, timeout: float | None) -> None:
-    """Send through a socket of gevent, or a non-blocking one of the system that mostly takes it at once.
-
-    Raises:
-        OSError: the peer is gone, or has not taken it within `timeout` seconds.
-    """
-    if not isinstance(sock, _socket.socket):
-        sock.settimeout(timeout)
-        sock.sendall(data)
-        return
-    sent = _send(sock, data)
-    if sent == len(data):
-        return
-    with gevent.Timeout(timeout, TimeoutError("timed out")):
-        while sent < len(data):
-            wait_ready(sock, _WRITE)
-            sent += _send(sock, data[sent:])
-
-
-def _send(sock: _socket.socket, data: bytes) -> int:
-    """Send what goes out at once, and return how much that was."""
-    try:
-        return sock.send(data)
-    except BlockingIOError:
-        return 0
-
-
-def gevent_socket(sock: Any) -> Any:
-    """Return a socket of gevent; one of the system is taken over."""
-    if not isinstance(sock, _socket.socket):
-        return sock
-    family, kind, protocol = sock.family, sock.type, sock.proto
-    return gevent.socket.socket(family, kind, protocol, fileno=sock.detach())

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from .accepting import gevent_socket, send_all, wait_ready
 from .admission import MAX_REFUSING, Admission
 from .agreement import Agreement, agree
+from .bare import gevent_socket, send_all, wait_ready
 from .endings import STOPPING, close_cause, count_end, log_end
 from .exceptions import InvalidHandshake, OpenTimeout
 from .keepalive import Keepalive

@@ -6,6 +6,7 @@ And what is done to a socket before and instead of that: TLS, and the answer tha
 from __future__ import annotations
 
 import _socket
+import functools
 import logging
 import math
 import socket
@@ -56,8 +57,16 @@ _CHUNK = 64 * 1024
 TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
-def socket_options(options: Options) -> list[tuple[int, int, int]]:
-    """Return what is set on a TCP connection, as arguments of `setsockopt`.
+def socket_options(options: Options) -> tuple[tuple[int, int, int], ...]:
+    """Return what is set on a TCP connection, as arguments of `setsockopt`."""
+    return _socket_options(options.ping_interval, options.ping_timeout, options.write_timeout)
+
+
+@functools.lru_cache(maxsize=16)
+def _socket_options(
+    interval: float | None, timeout: float | None, write_timeout: float | None
+) -> tuple[tuple[int, int, int], ...]:
+    """Return it for these three options.
 
     While the application's full queue keeps the peer's bytes from being read, Pongs are not seen and
     the keepalive holds nothing against it. A dead peer is then found by the system, in the time that
@@ -65,17 +74,16 @@ def socket_options(options: Options) -> list[tuple[int, int, int]]:
     """
     # A frame goes out when it is written; corking is done here, not by the kernel.
     wanted = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-    interval, timeout = options.ping_interval, options.ping_timeout
     if interval is None or timeout is None or not hasattr(socket, "TCP_KEEPIDLE"):
-        return wanted
+        return tuple(wanted)
     wanted.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
     wanted.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(interval)))
     wanted.append((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(timeout / 4)))
-    if options.write_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+    if write_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         # It counts for a peer that lives and does not read too, which is what write_timeout is about.
-        seconds = max(interval + timeout, options.write_timeout)
+        seconds = max(interval + timeout, write_timeout)
         wanted.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _whole_seconds(seconds) * 1000))
-    return wanted
+    return tuple(wanted)
 
 
 def prepare_socket(sock: Any, options: Options) -> None:

@@ -14,7 +14,7 @@ from gevent.pool import Pool
 from support import PATIENCE, RawClient, close, serve, socket_pair, text, wait_until
 
 from geventws import WebSocketServer
-from geventws.accepting import gevent_socket, send_all
+from geventws.bare import gevent_socket, send_all
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

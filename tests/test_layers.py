@@ -23,8 +23,8 @@ CORE = {"exceptions", "_implementation"}
 #: Between protocol and connection: the settings, which use words of the protocol.
 SETTINGS = {"options"}
 CONNECTION = {
-    "addresses", "agreement", "broadcast", "channel", "deadlines", "endings", "keepalive", "pong", "receiver",
-    "serving", "stacks", "stats", "tls", "transport", "turn", "websocket", "wire",
+    "addresses", "agreement", "bare", "broadcast", "channel", "deadlines", "endings", "keepalive", "pong",
+    "receiver", "serving", "stacks", "stats", "tls", "transport", "turn", "websocket", "wire",
 }  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {

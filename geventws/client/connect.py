@@ -16,6 +16,7 @@ from typing import Any, Literal
 import gevent
 
 from ..agreement import make_connection
+from ..bare import BareSocket
 from ..exceptions import (
     ConnectError,
     HeadTooBig,
@@ -228,9 +229,10 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
                 error.errno,
             ) from error
         request = Request("GET", uri.resource_name, Headers(handshake.fields))
-        request.remote_address = sock.getpeername()
+        bare = isinstance(sock, BareSocket)
+        request.remote_address = sock.address if bare else sock.getpeername()
         return WebSocket(
-            sock,
+            sock.socket if bare else sock,
             make_connection(options, deflate, client=True),
             request,
             options,
@@ -383,7 +385,9 @@ def _keepalive(options: Options) -> Keepalive | None:
         return None
     hub = gevent.get_hub()
     times = options.ping_interval, options.ping_timeout
-    of_hub = _keepalives.setdefault(hub, weakref.WeakValueDictionary())
+    of_hub = _keepalives.get(hub)
+    if of_hub is None:
+        of_hub = _keepalives[hub] = weakref.WeakValueDictionary()
     keepalive = of_hub.get(times)
     if keepalive is None:
         # Held by the connections it watches over.

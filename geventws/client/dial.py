@@ -18,6 +18,7 @@ import gevent
 import gevent.socket
 import gevent.ssl
 
+from ..bare import BareSocket, gevent_socket
 from ..exceptions import ConnectError, ResolveError, TLSError
 
 if TYPE_CHECKING:
@@ -95,14 +96,11 @@ def resolve(host: str, port: int, progress: Progress) -> list[tuple[int, Any]]:
     Raises:
         ResolveError: if there is none.
     """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        # gevent would ask another thread.
-        if address.version == 4:
-            return [(gevent.socket.AF_INET, (host, port))]
+    version = _version_of(host)
+    # gevent would ask another thread.
+    if version == 4:
+        return [(gevent.socket.AF_INET, (host, port))]
+    if version == 6:
         return [(gevent.socket.AF_INET6, (host, port, 0, 0))]
     progress.enter(
         "resolve", f"no answer to the question for the addresses of {host!r}: is a name server there?"
@@ -118,9 +116,18 @@ def resolve(host: str, port: int, progress: Progress) -> list[tuple[int, Any]]:
     return [(family, address) for family, _, _, _, address in found]
 
 
+@functools.lru_cache(maxsize=64)
+def _version_of(host: str) -> int:
+    """Return the version of the address that this is, 4 or 6, or 0 for a name."""
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return 0
+
+
 def connect_tcp(
     host: str, port: int, progress: Progress, source_address: tuple[str, int] | None, phase: str = "connect"
-) -> Any:
+) -> BareSocket:
     """Return a socket that is connected to the first of the host's addresses that answers.
 
     One that does not answer has its share of the time, and leaves the rest to those behind it.
@@ -148,28 +155,33 @@ def connect_tcp(
     raise ConnectError(f"cannot connect to {name}: {reasons}", first.errno) from first
 
 
-def _connect(family: int, address: Any, seconds: float | None, source_address: tuple[str, int] | None) -> Any:
+def _connect(
+    family: int, address: Any, seconds: float | None, source_address: tuple[str, int] | None
+) -> BareSocket:
     """Connect to one address, for `seconds` at the most."""
-    sock = gevent.socket.socket(family, gevent.socket.SOCK_STREAM)
+    sock = BareSocket(family)
     try:
-        with gevent.Timeout(seconds, TimeoutError(errno.ETIMEDOUT, "no answer")):
-            if source_address is not None:
-                sock.bind(source_address)
+        if source_address is not None:
+            sock.bind(source_address)
+        if seconds is None:
             sock.connect(address)
+        else:
+            with gevent.Timeout(seconds, TimeoutError(errno.ETIMEDOUT, "no answer")):
+                sock.connect(address)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def connect_unix(path: str, progress: Progress) -> Any:
+def connect_unix(path: str, progress: Progress) -> BareSocket:
     """Return a socket that is connected to a Unix socket.
 
     Raises:
         ConnectError: if that is not possible.
     """
     progress.enter("connect", f"the server behind {path!r} does not accept connections: is it overloaded?")
-    sock = gevent.socket.socket(gevent.socket.AF_UNIX, gevent.socket.SOCK_STREAM)
+    sock = BareSocket(gevent.socket.AF_UNIX)
     try:
         while True:
             try:
@@ -197,17 +209,19 @@ def default_context() -> ssl.SSLContext:
     return context  # type: ignore[no-any-return]
 
 
-def start_tls(sock: Any, uri: URI, context: ssl.SSLContext, hostname: str, progress: Progress) -> Any:
-    """Return the TLS socket made of `sock`, after its handshake; `sock` is closed where that fails.
+def start_tls(bare: BareSocket, uri: URI, context: ssl.SSLContext, hostname: str, progress: Progress) -> Any:
+    """Return the TLS socket made of `bare`, after its handshake; it is closed where that fails.
 
     Raises:
         TLSError: if there is no TLS, or the server's certificate is not good.
     """
     where = netloc(uri.host, uri.port)
     progress.enter("tls", f"no answer from {where} to TLS: does that port speak TLS? Without it: ws://")
+    sock: Any = bare
     try:
         # The constructor finds out too whether the peer is gone, but leaves the descriptor open then.
-        sock.getpeername()
+        bare.getpeername()
+        sock = gevent_socket(bare)
         if isinstance(context, gevent.ssl.SSLContext):
             sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=hostname)
         else:

@@ -398,13 +398,13 @@ class ClientHandshake:
         # RFC 6455 section 4.1: "a randomly selected 16-byte value ... selected randomly for each
         # connection".
         self.key = base64.b64encode(os.urandom(16)).decode("ascii") if key is None else key
-        if not _is_key(self.key):
-            raise ValueError(f"key takes 16 bytes in base64, not {self.key!r}")
+        if key is not None and not _is_key(key):
+            raise ValueError(f"key takes 16 bytes in base64, not {key!r}")
         self._offer = parse_extensions((extensions_offer,)) if extensions_offer else []
         self.fields = self._build(Headers(_check_fields(headers)), extensions_offer, origin)
 
     def _build(self, headers: Headers, offer: str | None, origin: str | None) -> list[tuple[str, str]]:
-        """Return all fields of the request, in order."""
+        """Return all fields of the request, in order; those that a caller gives are checked."""
         hosts = headers.get_all("host") or [self.uri.authority]
         if len(hosts) != 1:
             raise ValueError(f"headers has Host {len(hosts)} times")
@@ -420,18 +420,18 @@ class ClientHandshake:
         if origin is not None:
             if "origin" in headers:
                 raise ValueError("Origin is in headers and in origin: name it once")
+            check_field("Origin", origin)
             fields.append(("Origin", origin))
         if self.subprotocols:
             fields.append(("Sec-WebSocket-Protocol", ", ".join(self.subprotocols)))
         if offer:
+            check_field("Sec-WebSocket-Extensions", offer)
             fields.append(("Sec-WebSocket-Extensions", offer))
         if self.uri.userinfo is not None and "authorization" not in headers:
             # RFC 7617 section 2.1: user name and password as UTF-8.
             credentials = base64.b64encode(":".join(self.uri.userinfo).encode("utf-8")).decode("ascii")
             fields.append(("Authorization", f"Basic {credentials}"))
         fields += [(name, value) for name, value in headers.items() if name.lower() != "host"]
-        for name, value in fields:
-            check_field(name, value)
         return fields
 
     def request(self) -> bytes:

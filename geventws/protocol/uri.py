@@ -111,7 +111,14 @@ def parse_uri(uri: str) -> URI:
     """
     if not isinstance(uri, str):
         raise TypeError(f"a URI is a str, not {uri!r}")
-    for character in uri:
+    # Who asks the same server again and again mostly asks it the same. What may hold credentials is not
+    # remembered.
+    return _parse_uri(uri) if "@" in uri or "?" in uri or len(uri) > 255 else _parse_known_uri(uri)
+
+
+def _parse_uri(uri: str) -> URI:
+    # Nearly all are printable ASCII without a space.
+    for character in uri if " " in uri or not (uri.isascii() and uri.isprintable()) else "":
         if character <= " " or "\x7f" <= character <= "\xa0":
             raise InvalidURI(f"URI {uri!r} has a space or control character: percent-encode it", uri)
         if "\ud800" <= character <= "\udfff":
@@ -126,6 +133,9 @@ def parse_uri(uri: str) -> URI:
     if colon and scheme == "ws+unix":
         return _parse_unix(uri, rest)
     raise InvalidURI(f"URI {uri!r} does not begin with ws://, wss:// or ws+unix:", uri)
+
+
+_parse_known_uri = functools.lru_cache(maxsize=64)(_parse_uri)
 
 
 def _parse_tcp(uri: str, secure: bool, rest: str) -> URI:
