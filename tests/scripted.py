@@ -14,7 +14,7 @@ import gevent.socket
 from gevent.event import Event
 from support import PATIENCE, reset, tls_contexts
 
-__all__ = ["Connection", "Scripted", "scripted", "server_frame"]
+__all__ = ["Connection", "Scripted", "full_backlog", "resolver", "scripted", "server_frame"]
 
 
 def server_frame(first: int, payload: bytes = b"") -> bytes:
@@ -182,6 +182,36 @@ class Scripted:
         # Those that were not served yet.
         for sock in (*self._sockets, self._listener):
             sock.close()
+
+
+def resolver(*addresses: tuple[Any, ...]) -> Callable[..., list[Any]]:
+    """A `getaddrinfo` that knows these addresses, whatever it is asked for."""
+    found = [
+        (
+            std_socket.AF_INET6 if len(address) == 4 else std_socket.AF_INET,
+            std_socket.SOCK_STREAM,
+            6,
+            "",
+            address,
+        )
+        for address in addresses
+    ]
+    return lambda *args, **kwargs: found
+
+
+@contextlib.contextmanager
+def full_backlog(unix: str | None = None) -> Iterator[Any]:
+    """Give the address of a socket that accepts nobody: Linux drops what comes, SYN after SYN, unanswered."""
+    family = std_socket.AF_INET if unix is None else std_socket.AF_UNIX
+    with contextlib.ExitStack() as sockets:
+        full = sockets.enter_context(std_socket.socket(family))
+        full.bind(("127.0.0.1", 0) if unix is None else unix)
+        full.listen(0)
+        for _ in range(3):
+            waiting = sockets.enter_context(std_socket.socket(family))
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full.getsockname()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 import gevent.ssl
 import pytest
-from scripted import Connection, scripted, server_frame
+from scripted import Connection, full_backlog, resolver, scripted, server_frame
 from support import PATIENCE, RawClient, close, serve, text, tls_contexts, wait_until
 
 import geventws
@@ -231,35 +231,16 @@ class TestTransports:
             with std_socket.socket() as closed:
                 closed.bind(("127.0.0.1", 0))
                 refused = closed.getsockname()
-                found = [
-                    (std_socket.AF_INET6, std_socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
-                    (std_socket.AF_INET, std_socket.SOCK_STREAM, 6, "", refused),
-                    (std_socket.AF_INET, std_socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
-                ]
-                monkeypatch.setattr(gevent.socket, "getaddrinfo", lambda *args, **kwargs: found)
+                found = resolver(("::1", port, 0, 0), refused, ("127.0.0.1", port))
+                monkeypatch.setattr(gevent.socket, "getaddrinfo", found)
                 with connect(f"ws://many.example:{port}") as ws:
                     assert ws.request.remote_address == ("127.0.0.1", port)
 
     def test_address_that_is_silent_leaves_time_to_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with serve(echo) as server, std_socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            waiting = []
-            for _ in range(3):
-                # Linux drops what comes to a full backlog: SYN after SYN, and no answer.
-                sock = std_socket.socket()
-                sock.setblocking(False)
-                sock.connect_ex(full.getsockname())
-                waiting.append(sock)
-            found = [
-                (std_socket.AF_INET, std_socket.SOCK_STREAM, 6, "", full.getsockname()),
-                (std_socket.AF_INET, std_socket.SOCK_STREAM, 6, "", server.address),
-            ]
-            monkeypatch.setattr(gevent.socket, "getaddrinfo", lambda *args, **kwargs: found)
+        with serve(echo) as server, full_backlog() as full:
+            monkeypatch.setattr(gevent.socket, "getaddrinfo", resolver(full, server.address))
             with connect("ws://many.example", open_timeout=1.0) as ws:
                 assert ws.request.remote_address == server.address
-            for sock in waiting:
-                sock.close()
 
     def test_source_address(self) -> None:
         with serve(echo) as server, connect(uri_of(server), source_address=("127.0.0.2", 0)) as ws:

@@ -14,7 +14,7 @@ import gevent
 import gevent.socket
 import gevent.ssl
 import pytest
-from scripted import Connection, scripted
+from scripted import Connection, full_backlog, resolver, scripted
 from support import PATIENCE, serve, tls_contexts
 
 from geventws import (
@@ -60,20 +60,6 @@ def refuses(script: Script, expected: type[WebSocketError], *, tls: bool = False
         return fails(expected, server.uri + "/p?secret=1", **options)
 
 
-def numeric(*addresses: tuple[Any, ...]) -> Callable[..., list[Any]]:
-    """A resolver that knows these addresses."""
-    return lambda *args, **kwargs: [
-        (
-            std_socket.AF_INET6 if len(address) == 4 else std_socket.AF_INET,
-            std_socket.SOCK_STREAM,
-            6,
-            "",
-            address,
-        )
-        for address in addresses
-    ]
-
-
 class TestAddress:
     def test_uri(self) -> None:
         assert "does not begin with ws://" in str(fails(InvalidURI, "http://example.com"))
@@ -116,7 +102,7 @@ class TestAddress:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]
             monkeypatch.setattr(
-                gevent.socket, "getaddrinfo", numeric(("127.0.0.1", port), ("127.0.0.2", port))
+                gevent.socket, "getaddrinfo", resolver(("127.0.0.1", port), ("127.0.0.2", port))
             )
             message = str(fails(ConnectError, f"ws://two.example:{port}/"))
         assert message.startswith(
@@ -207,34 +193,13 @@ class TestTimeouts:
         assert "'slow.example'" in message
 
     def test_connecting(self) -> None:
-        with std_socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            waiting = []
-            for _ in range(3):
-                sock = std_socket.socket()
-                sock.setblocking(False)
-                sock.connect_ex(full.getsockname())
-                waiting.append(sock)
-            message = self.timeout(f"ws://127.0.0.1:{full.getsockname()[1]}", "connect")
-            assert "firewall" in message
-            for sock in waiting:
-                sock.close()
+        with full_backlog() as full:
+            assert "firewall" in self.timeout(f"ws://127.0.0.1:{full[1]}", "connect")
 
     def test_unix_socket_that_does_not_accept(self, tmp_path: Any) -> None:
         path = str(tmp_path / "full.sock")
-        with std_socket.socket(std_socket.AF_UNIX) as full:
-            full.bind(path)
-            full.listen(0)
-            waiting = []
-            for _ in range(3):
-                sock = std_socket.socket(std_socket.AF_UNIX)
-                sock.setblocking(False)
-                sock.connect_ex(path)
-                waiting.append(sock)
+        with full_backlog(path):
             assert "overloaded" in self.timeout(f"ws+unix:{path}", "connect")
-            for sock in waiting:
-                sock.close()
 
     def test_tls(self) -> None:
         with scripted() as server:
