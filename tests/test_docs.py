@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+from geventws import connect, connect_forever
+from geventws.client.settings import _OPTION_NAMES
+from geventws.options import Options
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -75,3 +81,20 @@ def test_design_lists_every_module() -> None:
         if not path.name.startswith("_") and path.name not in ("exceptions.py", "options.py")
     ]
     assert [module for module in modules if f"`{module}`" not in text] == []
+
+
+def test_the_client_document_has_every_argument_and_its_default() -> None:
+    text = (ROOT / "docs/client.md").read_text(encoding="utf-8")
+    options = {field.name: field.default for field in dataclasses.fields(Options)}
+    expected = {name: options[name] for name in _OPTION_NAMES}
+    for function in (connect, connect_forever):
+        expected |= {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    told = {cells[0].strip("`"): cells[1:] for cells in rows}
+    for name, default in expected.items():
+        written = getattr(default, "__name__", None) or repr(default).replace("'", '"')
+        assert any(cell.startswith(f"`{written}`") for cell in told[name]), name
