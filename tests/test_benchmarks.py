@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -13,12 +14,24 @@ from pathlib import Path
 
 import pytest
 
+import geventws
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 # Its scripts import each other as `harness`; no other name of it is on the path.
 sys.path.append(str(BENCHMARKS))
 
-from harness import chart, environment, generator, processes, report, results, rows, servers  # noqa: E402
+from harness import (  # noqa: E402
+    chart,
+    clients,
+    environment,
+    generator,
+    processes,
+    report,
+    results,
+    rows,
+    servers,
+)
 
 sys.path.remove(str(BENCHMARKS))
 
@@ -498,8 +511,99 @@ class TestInstructions:
             step()
 
 
+class TestClients:
+    SMALL = next(row for row in clients.ROWS if row.name == "client-small")
+    IDLE = next(row for row in clients.ROWS if row.name == "client-memory")
+
+    def test_rows_and_goals_name_clients_that_are_there(self):
+        for row in clients.ROWS:
+            assert {*row.servers, *row.quick_servers} <= clients.CLIENTS.keys()
+            for goal in row.goals:
+                assert {goal.subject, *goal.against} <= clients.CLIENTS.keys()
+        for client in clients.CLIENTS.values():
+            assert (BENCHMARKS / "clients" / client.script).is_file()
+
+    def test_choice(self):
+        assert [row.name for row in clients.choose(["client-memory", "client-small"], quick=False)] == [
+            "client-small",
+            "client-memory",
+        ]
+        assert 0 < len(clients.choose(None, quick=True)) < len(clients.choose(None, quick=False))
+        with pytest.raises(ValueError, match="no row is named small; there are client-latency, "):
+            clients.choose(["small"], quick=False)
+
+    def printed(self, **changes):
+        made = {
+            "mode": "echo",
+            "errors": 0,
+            "count": 3000,
+            "seconds": 1.5,
+            "cpu_s": 0.03,
+            "server_cpu_s": 0.3,
+        }
+        return made | {"rss_kib": 2048, "per_conn": {"min": 1, "max": 2}, "foreign_cpu_share": 0.0} | changes
+
+    def test_sample_becomes_a_cell_of_the_client(self):
+        found = results.summarize("geventws", [clients.sample_of(self.printed(), self.SMALL)])
+        assert (found.rate, found.cpu, found.generator) == (2000.0, pytest.approx(10.0), pytest.approx(0.2))
+        assert found.error is None
+        assert (found.p50, found.rss) == (None, 2.0)
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"errors": 1, "first_error": "Failure: x"}, "Failure: x"),
+            ({"count": 0}, "nothing was counted"),
+            ({"mode": "idle", "open": 1999}, "1999 connections were open"),
+        ],
+    )
+    def test_worthless_sample(self, changes, problem):
+        found = results.summarize("x", [clients.sample_of(self.printed(**changes), self.IDLE)])
+        assert problem in found.error
+
+    def test_no_npm_is_told(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(clients.platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(clients.platform, "libc_ver", lambda: ("glibc", "2"))
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(clients.ServerMissing, match="apt-get install npm"):
+            clients.install_server(tmp_path)
+        monkeypatch.setattr(clients.platform, "machine", lambda: "abacus")
+        with pytest.raises(clients.ServerMissing, match="x86_64 and aarch64"):
+            clients.install_server(tmp_path)
+
+    @pytest.mark.parametrize("row", clients.ROWS, ids=lambda row: row.name)
+    def test_our_client_is_measured(self, row):
+        port = processes.free_port()
+        line = [sys.executable, str(BENCHMARKS / "servers" / "geventws_echo.py"), "--port", str(port)]
+        name = "geventws" if geventws.IMPLEMENTATION == "compiled" else "geventws-pure"
+        client = clients.CLIENTS[name]
+        load = dataclasses.replace(row.load, connections=2)
+        with processes.Process("x", line, port, environment={}, cpu=None, priority=False) as server:
+            server.wait_ready(time.monotonic() + 25)
+            line = client.command(sys.executable, load, port=port, pids=server.pids())
+            printed = generator.run(
+                [*line, "--seconds", "0.2", "--warmup", "0"],
+                limit=60,
+                pids=server.pids(),
+                cpu=None,
+                watched={0},
+                priority=False,
+                environment=dict(client.environment),
+            )
+        row = dataclasses.replace(row, load=load)
+        assert results.summarize(name, [clients.sample_of(printed, row)]).error is None
+
+    def test_many_clients_live(self):
+        line = [sys.executable, str(BENCHMARKS / "many_clients.py"), "--connections", "20"]
+        line += ["--interval", "0.2", "--intervals", "2", "--timeout", "20"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "20 open, 20 answered" in done.stdout
+
+
 def test_scripts_explain_themselves():
-    for name in ("run.py", "micro.py", "instructions.py", "plain_http.py"):
+    scripts = ("run.py", "run_clients.py", "many_clients.py", "micro.py", "instructions.py", "plain_http.py")
+    for name in scripts:
         line = [sys.executable, str(BENCHMARKS / name), "--help"]
         done = subprocess.run(line, capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stderr) == (0, "")
