@@ -114,7 +114,7 @@ def _make_options(options: dict[str, Any]) -> Options:
     for name in options.keys() - _OPTION_NAMES:
         if name in _SERVER_OPTIONS:
             raise TypeError(f"connect() has no option {name!r}: that is one for servers")
-        similar = difflib.get_close_matches(name, {*_OPTION_NAMES, *make_settings.__kwdefaults__}, 1)
+        similar = difflib.get_close_matches(name, {*_OPTION_NAMES, *(make_settings.__kwdefaults__ or ())}, 1)
         hint = f"; did you mean {similar[0]!r}?" if similar else ""
         raise TypeError(f"connect() has no option {name!r}{hint}")
     if callable(options.get("subprotocols")):
