@@ -40,14 +40,14 @@ def pins(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def make(directory: Path, say: Callable[[str], None]) -> str:
+def make(directory: Path, say: Callable[[str], None], requirements: Path = REQUIREMENTS) -> str:
     """Make the environment, or take it as it is; return its interpreter.
 
     What cannot be installed is told, and left out: its servers are found to be absent when they
     are started.
     """
     interpreter = directory / "bin" / "python"
-    text = REQUIREMENTS.read_text(encoding="utf-8")
+    text = requirements.read_text(encoding="utf-8")
     key = hashlib.sha256(text.encode()).hexdigest()
     mark = directory / _MARK
     try:
@@ -62,7 +62,7 @@ def make(directory: Path, say: Callable[[str], None]) -> str:
     say(f"installing the peers into {directory}, with {python}")
     subprocess.run([python, "-m", "venv", "--clear", str(directory)], timeout=120, check=True)
     missing = []
-    if _install(interpreter, ["-r", str(REQUIREMENTS)]) is not None:
+    if _install(interpreter, ["-r", str(requirements)]) is not None:
         # One that does not install must not take the others with it.
         for line in pins(text):
             reason = _install(interpreter, [line])
