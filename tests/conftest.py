@@ -37,6 +37,12 @@ def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--interruptions", type=int, help="kills and time-outs in tests/torture, in all, instead of a few"
+    )
+
+
 def pytest_report_header() -> str:
     return (
         f"geventws {geventws.__version__} ({geventws.IMPLEMENTATION}) from {_PARENT}, "

@@ -33,7 +33,9 @@ def refusals(target: Target, heads: list[bytes], seconds: float = 3.0) -> Outcom
                 more.append(data)
             elif not ended:
                 kept.append(data)
-    outcome = Outcome(f"{len(heads) - len(accepted) - len(more) - len(kept)} of {len(heads)} refused", sent=sent)
+    outcome = Outcome(
+        f"{len(heads) - len(accepted) - len(more) - len(kept)} of {len(heads)} refused", sent=sent
+    )
     for what, found in (("accepted", accepted), ("answered twice", more), ("TCP was kept", kept)):
         if found:
             outcome.wrong.append(f"{what}: {len(found)}, such as {shorten(found[0])}")
@@ -82,7 +84,10 @@ flooded(
     (431, 400),
 )
 flooded(
-    "T-HS2b", "a request line of 64 MiB", lambda: iter([b"GET /", *chunks(b"x" * 65536, 64 * MIB)]), (414, 431, 400)
+    "T-HS2b",
+    "a request line of 64 MiB",
+    lambda: iter([b"GET /", *chunks(b"x" * 65536, 64 * MIB)]),
+    (414, 431, 400),
 )
 
 
@@ -126,7 +131,7 @@ def _dribbled_heads(target: Target) -> Outcome:
 
 
 PATHOLOGICAL = [
-    b"Sec-WebSocket-Extensions: a; b=\"" + b"\\c" * 3500,
+    b'Sec-WebSocket-Extensions: a; b="' + b"\\c" * 3500,
     b"Sec-WebSocket-Extensions: " + b"a;" * 3500,
     b"Sec-WebSocket-Extensions: " + b"permessage-deflate," * 400 + b"x",
     b"Sec-WebSocket-Extensions: permessage-deflate" + b"; a" * 2000,
@@ -134,7 +139,7 @@ PATHOLOGICAL = [
     b"Sec-WebSocket-Protocol: " + b"a," * 3500,
     b"Connection: " + b"," * 7500 + b"x",
     b"Upgrade: " + b"x, " * 2500,
-    b"Cookie: " + b"a=\"\\" * 1800,
+    b"Cookie: " + b'a="\\' * 1800,
     b"Origin: http://" + b"[" * 7000,
     b"X-Forwarded-For: " + b"1," * 3500,
 ]
@@ -160,7 +165,9 @@ def _quadratic(target: Target) -> Outcome:
     return outcome
 
 
-@attack("T-HS6", "every byte in every place of a handshake: served, refused, never 500", cpu=20.0, witness=False)
+@attack(
+    "T-HS6", "every byte in every place of a handshake: served, refused, never 500", cpu=20.0, witness=False
+)
 def _every_byte(target: Target) -> Outcome:
     places = (
         lambda byte: request(path=b"/" + byte),
@@ -261,14 +268,17 @@ CORPUS = [
     _line(b"Host: 127.0.0.1", b"Host: a, b"), _line(b"Host: 127.0.0.1", b"Host: user@host"),
     _line(b"Host: 127.0.0.1", b"Host: a/b"), _line(b"Host: 127.0.0.1", b"Host: a:b"),
     # What makes it a WebSocket.
-    _line(b"Upgrade: websocket", b"Upgrade: notwebsocket"), _line(b"Upgrade: websocket", b"Upgrade: web socket"),
+    _line(b"Upgrade: websocket", b"Upgrade: notwebsocket"),
+    _line(b"Upgrade: websocket", b"Upgrade: web socket"),
     _line(b"Upgrade: websocket", b"Upgrade: h2c"), _line(b"Connection: Upgrade", b"Connection: notupgrade"),
-    _line(b"Connection: Upgrade", b"Connection: keep-alive"), _line(b"Connection: Upgrade", b"Connection: close"),
+    _line(b"Connection: Upgrade", b"Connection: keep-alive"),
+    _line(b"Connection: Upgrade", b"Connection: close"),
     _line(b"-Version: 13", b"-Version: +13"), _line(b"-Version: 13", b"-Version: 013"),
     _line(b"-Version: 13", b"-Version: 13abc"), _line(b"-Version: 13", b"-Version: 13, 8"),
     _line(b"-Version: 13", b"-Version: 8"), request(b"Sec-WebSocket-Version: 8"),
     request(b"Sec-WebSocket-Key: " + KEY), _line(KEY, b""), _line(KEY, b"dGhlIHNhbXBsZQ=="),
-    _line(KEY, KEY + b"="), _line(KEY, KEY[:-2]), _line(KEY, b"dGhlIHNhbXBsZSBub25jZX=="), _line(KEY, b"!" + KEY[1:]),
+    _line(KEY, KEY + b"="), _line(KEY, KEY[:-2]), _line(KEY, b"dGhlIHNhbXBsZSBub25jZX=="),
+    _line(KEY, b"!" + KEY[1:]),
     _line(b"GET / ", b"HEAD / "),
 ]  # fmt: skip
 
@@ -325,4 +335,3 @@ def _origins(target: Target) -> Outcome:
         outcome.wrong.append("refuses its own origin")
     outcome.memory, outcome.cpu = cost.memory, cost.cpu
     return outcome
-

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import gc
 import os
 import platform
@@ -31,15 +31,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "benchmarks")]
 
+import frames  # noqa: E402, F401
+import heads  # noqa: E402, F401
 import many  # noqa: E402
 from attack import ATTACKS, Attack, Outcome  # noqa: E402
 from crowd import crowd  # noqa: E402
 from harness import environment  # noqa: E402
 from harness.processes import Absent  # noqa: E402
 from target import KINDS, MIB, Kind, Target, Witness, started  # noqa: E402
-
-import frames  # noqa: E402, F401
-import heads  # noqa: E402, F401
 
 #: Attempts that an attack has: other programs of the machine take CPU and memory too, and only ever add.
 ATTEMPTS = 3
@@ -103,7 +102,9 @@ def describe(row: Row) -> str:
     outcome = row.outcome
     if outcome is None:
         return f"{row.attack.name:9} {'-':>20}"
-    line = f"{row.attack.name:9} {outcome.answer:>20} {outcome.sent / MIB:>7.1f} {outcome.memory / MIB:>+7.1f}"
+    line = (
+        f"{row.attack.name:9} {outcome.answer:>20} {outcome.sent / MIB:>7.1f} {outcome.memory / MIB:>+7.1f}"
+    )
     line += f" {outcome.cpu:>6.2f} {outcome.calm:>6.1f} {outcome.p99:>7.1f}  {row.attack.what}"
     return line + "".join(f"\n          !! {what}" for what in row.wrong)
 
@@ -131,7 +132,8 @@ def certificate() -> Iterator[Path]:
 
 def run(kind: Kind, start: Any, chosen: list[Attack], attempts: int) -> list[Row]:
     """Do the attacks, and print a line for each."""
-    print(f"\n{kind.name}\n{'':9} {'answer':>20} {'MiB':>7} {'memory':>7} {'CPU s':>6} {'calm':>6} {'p99 ms':>7}")
+    print(f"\n{kind.name}")
+    print(f"{'':9} {'answer':>20} {'MiB':>7} {'memory':>7} {'CPU s':>6} {'calm':>6} {'p99 ms':>7}")
     rows = []
     for attack in chosen:
         if can(kind, attack):
@@ -151,10 +153,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--address", metavar="HOST:PORT", help="one that runs already; with --pid")
     parser.add_argument("--pid", type=int)
     parser.add_argument("--limit", type=int, help="with --address: bytes of a message; default: none")
-    parser.add_argument("--attack", action="append", choices=[*ATTACKS], metavar="NAME", help=", ".join(ATTACKS))
+    parser.add_argument(
+        "--attack", action="append", choices=[*ATTACKS], metavar="NAME", help=", ".join(ATTACKS)
+    )
     parser.add_argument("--attempts", type=int, default=ATTEMPTS, help="default %(default)s")
-    parser.add_argument("--many", action="store_true", help="thousands of connections, as many as the issue names")
-    parser.add_argument("--crowd", action="store_true", help="500 clients beside 100 attackers, and nothing else")
+    parser.add_argument(
+        "--many", action="store_true", help="thousands of connections, as many as the issue names"
+    )
+    parser.add_argument(
+        "--crowd", action="store_true", help="500 clients beside 100 attackers, and nothing else"
+    )
     parser.add_argument("--write", type=Path, help="write the table there, in Markdown")
     parser.add_argument("--work", type=Path, default=ROOT / ".tox" / "attacks-work", help="for environments")
     arguments = parser.parse_args(argv)
@@ -166,8 +174,8 @@ def main(argv: list[str] | None = None) -> int:
         return _attack_address(arguments, chosen)
     names = [*KINDS] if arguments.all else arguments.server or ["geventws"]
     interpreters = {"geventws": sys.executable}
+    arguments.work.mkdir(parents=True, exist_ok=True)
     if names != ["geventws"]:
-        arguments.work.mkdir(parents=True, exist_ok=True)
         peers = environment.make(arguments.work / "peers", print, HERE / "requirements.txt")
         interpreters |= {name: peers for name in names if name != "geventws"}
     results: dict[str, list[Row]] = {}
@@ -181,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
 
             try:
                 if arguments.crowd:
-                    wrong = crowd(start)
+                    wrong = crowd(start, arguments.work)
                     status |= bool(wrong) and name == "geventws"
                     continue
                 results[name] = run(kind, start, chosen, arguments.attempts)
@@ -209,7 +217,9 @@ def _attack_address(arguments: argparse.Namespace, chosen: list[Attack]) -> int:
     """Attack a server that somebody else has started."""
     host, _, port = arguments.address.rpartition(":")
     if host not in ("127.0.0.1", "localhost") or arguments.pid is None:
-        sys.exit("--address takes 127.0.0.1:PORT, and --pid the server's process: what it costs is read there")
+        sys.exit(
+            "--address takes 127.0.0.1:PORT, and --pid the server's process: what it costs is read there"
+        )
     kind = Kind(arguments.address, limit=arguments.limit)
     target = Target(kind, int(port), arguments.pid)
 
@@ -229,7 +239,8 @@ def _raise_limits() -> None:
 
 def machine() -> str:
     """Where this was measured."""
-    return f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, {datetime.date.today().isoformat()}"
+    today = dt.date.today().isoformat()
+    return f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, {today}"
 
 
 if __name__ == "__main__":

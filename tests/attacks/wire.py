@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket as std_socket
 import struct
 import time
@@ -66,6 +67,7 @@ class Wire:
         code: of the Close frame that came; 0 if none came.
         ended: TCP is over: "end" or "reset".
         sent: bytes that the system has taken.
+        pings: that came; they are answered unless `silent` is set.
     """
 
     def __init__(self, port: int, *, reading: bool = True, small: bool = False, keep: int = 1 << 16) -> None:
@@ -76,6 +78,8 @@ class Wire:
         self.code = 0
         self.ended = ""
         self.sent = 0
+        self.pings = 0
+        self.silent = False
         self._keep = keep
         self._skip = 0
         self._partial = bytearray()
@@ -97,7 +101,9 @@ class Wire:
             self.read()
 
     @classmethod
-    def open(cls, port: int, *lines: bytes, path: bytes = b"/", reading: bool = True, small: bool = False) -> Wire:
+    def open(
+        cls, port: int, *lines: bytes, path: bytes = b"/", reading: bool = True, small: bool = False
+    ) -> Wire:
         """Open a WebSocket."""
         wire = cls(port, reading=False, small=small)
         try:
@@ -157,10 +163,21 @@ class Wire:
                 if len(buffer) - at < start + size:
                     break
                 self.code = int.from_bytes(buffer[at + start : at + start + 2], "big") if size else 1005
+            if buffer[at] == 0x89 and size < 126:
+                if len(buffer) - at < start + size:
+                    break
+                self._answer(bytes(buffer[at + start : at + start + size]))
             at += start + size
         if at > len(buffer):
             self._skip = at - len(buffer)
         del buffer[:at]
+
+    def _answer(self, payload: bytes) -> None:
+        """Send a Pong, between two messages if that is where we are; who pours goes without."""
+        self.pings += 1
+        if not self.silent:
+            with contextlib.suppress(OSError):
+                self.socket._sock.send(frame(0x8A, payload))
 
     def send(self, data: bytes) -> bool:
         """Send; False if the server has ended TCP."""
@@ -175,6 +192,8 @@ class Wire:
         """Send one after the other, until the server has ended TCP, or takes no more for 2 s."""
         until = time.monotonic() + limit
         self.socket.settimeout(2.0)
+        # A Pong would come into the middle of something.
+        self.silent = True
         for part in parts:
             if self.ended or time.monotonic() > until or not self.send(part):
                 return
@@ -244,14 +263,13 @@ class Wire:
         return {"end": "EOF", "reset": "reset", "": "open"}[self.ended]
 
 
-_number = 0
+_numbers = itertools.count(1)
 
 
 def _source() -> str:
     """An address of the loopback network, another one each time."""
-    global _number
-    _number += 1
-    return f"127.{_number // 60000 % 250 + 1}.{_number // 250 % 240 + 1}.{_number % 250 + 1}"
+    number = next(_numbers)
+    return f"127.{number // 60000 % 250 + 1}.{number // 250 % 240 + 1}.{number % 250 + 1}"
 
 
 def exchange(port: int, data: bytes, seconds: float = PATIENCE) -> tuple[list[int], bytes, str]:

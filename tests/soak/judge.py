@@ -102,7 +102,9 @@ class Senders:
         sender, number = check_message(message)
         awaited = self.next.get(sender, 0 if self._from_start else number)
         if number < awaited:
-            raise Violation(f"doubled or reordered: number {number} of sender {sender}, {awaited} was the next")
+            raise Violation(
+                f"doubled or reordered: number {number} of sender {sender}, {awaited} was the next"
+            )
         if number > awaited:
             raise Violation(f"lost or reordered: number {number} of sender {sender}, {awaited} was the next")
         self.next[sender] = number + 1
@@ -135,7 +137,9 @@ def judge_memory(rests: Sequence[dict[str, float]]) -> list[str]:
     ):
         grown = slope(times, [rest[name] for rest in rests]) * span
         if grown > allowed:
-            found.append(f"{name}: the fitted line rises by {grown:.0f} in {span:.0f} s ({allowed:.0f} allowed)")
+            found.append(
+                f"{name}: the fitted line rises by {grown:.0f} in {span:.0f} s ({allowed:.0f} allowed)"
+            )
     for name in ("descriptors", "greenlets"):
         first, last = rests[0][name], rests[-1][name]
         if last > first:

@@ -5,7 +5,8 @@
     python tests/soak/run.py --hours 24
 
 A server process that breaks off what it sends all the time, and clients in this process: text and binary,
-compressed or not, in fragments, over TLS, Pings both ways, broadcasts, kills, resets, half-closes, reconnects.
+compressed or not, in fragments, over TLS, Pings both ways, broadcasts, kills, resets, half-closes,
+reconnects.
 Every message carries its sender, its number and a checksum: none may be lost, doubled, reordered or
 changed. From time to time everything but the residents, which stay from beginning to end, has to leave; then
 it is counted what the server has in use. After the warm-up, no more than before.
@@ -229,7 +230,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--plant", choices=PLANTS, default="", help="let the server do this, to see it found")
     arguments = parser.parse_args(argv)
-    print(f"geventws {geventws.__version__} ({geventws.IMPLEMENTATION}), Python {sys.version.split()[0]}, ", end="")
+    print(
+        f"geventws {geventws.__version__} ({geventws.IMPLEMENTATION}), Python {sys.version.split()[0]}, ",
+        end="",
+    )
     print(f"seed {arguments.seed}\n", flush=True)
     found = run(arguments)
     print()

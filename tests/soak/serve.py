@@ -60,11 +60,11 @@ class Problems(logging.Handler):
 counts = {"interrupted": 0, "interruptions_tried": 0}
 rooms: dict[str, set[Any]] = {}
 kept: list[object] = []
-planted = ""
+planted: list[str] = []
 
 
 def interrupt(send: Any, *arguments: Any) -> bool:
-    """Call something that sends, and give it up by a time-out or a kill soon; tell whether it came through."""
+    """Call something that sends, and break it off by a time-out or a kill; tell whether it came through."""
     counts["interruptions_tried"] += 1
     if random_numbers.random() < 0.5:
         done = False
@@ -109,15 +109,15 @@ def echo(ws: Any) -> None:
     held = None
     for message in ws:
         if planted and random_numbers.random() < 0.02:
-            if planted == "lose":
+            if "lose" in planted:
                 continue
-            if planted == "double":
+            if "double" in planted:
                 ws.send(message)
-            elif planted == "corrupt":
+            elif "corrupt" in planted:
                 message = message[:-1] + (b"?" if isinstance(message, bytes) else "?")
-            elif planted == "leak":
+            elif "leak" in planted:
                 kept.append(bytearray(5000))
-            elif planted == "reorder" and held is None:
+            elif "reorder" in planted and held is None:
                 held = message
                 continue
         if random_numbers.random() < 0.05 and len(message) > 3:
@@ -285,7 +285,11 @@ class Server:
 
 
 def _mallinfo_type() -> Any:
-    fields = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    # In the order of `struct mallinfo2`.
+    fields = (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+        "keepcost",
+    )  # fmt: skip
     return type("Mallinfo", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in fields]})
 
 
@@ -306,14 +310,13 @@ def _resident() -> int:
 
 
 def main() -> int:
-    global planted
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--plant", default="")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    planted = arguments.plant
+    planted.extend(filter(None, [arguments.plant]))
     random_numbers.seed(arguments.seed)
     server = Server(arguments.certificate, arguments.key)
     print(json.dumps([one.server_port for one in server.servers]), flush=True)

@@ -218,9 +218,7 @@ class Traffic:
         messages, bytes: that came back or arrived, and were checked.
     """
 
-    def __init__(
-        self, ports: list[int], context: Any, seed: int, *, patience: float, patient: bool
-    ) -> None:
+    def __init__(self, ports: list[int], context: Any, seed: int, *, patience: float, patient: bool) -> None:
         self.ports = ports
         self.patience = patience
         self.patient = patient
