@@ -9,7 +9,7 @@ rounds fill caches and free lists. Around each turn, when all connections are ov
 collected, it is counted what is in use: blocks of Python's allocator, bytes of malloc (large objects, zlib,
 OpenSSL, watchers), descriptors. What a scenario has added in all its turns, divided by its connections,
 has to stay far below one block. Before that, a leak of one float for each connection is planted, and
-must be found.
+must be found. No warning and no traceback may come meanwhile, but those that scenarios ask for.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,42 @@ def run_peers() -> None:
 # The process of the server
 
 
+class Complaints(logging.Handler):
+    """What must not happen, however connections end: tracebacks, warnings, errors that nobody caught.
+
+    Attributes:
+        count: of them.
+        first: the first few.
+    """
+
+    #: What handlers raise on purpose.
+    EXPECTED = (ValueError, SystemExit)
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.count = 0
+        self.first: list[str] = []
+        # An object that is let go of while it is open says so.
+        warnings.simplefilter("always", ResourceWarning)
+        warnings.showwarning = lambda message, *_: self.add(f"warning: {message}")
+        sys.unraisablehook = lambda what: self.add(f"ignored: {what.exc_value!r} in {what.object!r}")
+
+    def watch(self, hub: Any) -> None:
+        """Hear of greenlets that end with an error, too."""
+        hub.print_exception = lambda context, kind, error, _: self.add(f"{context!r} ended with {error!r}")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info and record.exc_info[1]
+        if not isinstance(error, self.EXPECTED):
+            self.add(logging.Formatter().format(record)[:2000])
+
+    def add(self, what: str) -> None:
+        """Keep one."""
+        self.count += 1
+        if len(self.first) < 5:
+            self.first.append(what)
+
+
 class Measurement:
     """Servers, their peers, and the turns that scenarios take."""
 
@@ -180,6 +217,9 @@ class Measurement:
         # Tracebacks of handlers that raise on purpose are made as ever, and not printed.
         logger = logging.getLogger("geventws")
         logger.addHandler(logging.StreamHandler((directory / "log").open("w")))
+        self.complaints = Complaints()
+        logger.addHandler(self.complaints)
+        self.complaints.watch(gevent.get_hub())
         logger.propagate = False
         self._gevent = gevent
         everything = SCENARIOS | PLANTED
@@ -201,7 +241,11 @@ class Measurement:
                 write_limit=64 * 1024,
                 **tls,
             )
-            for tls in ({}, {"certfile": str(certificate), "keyfile": str(key)})
+            for tls in (
+                {},
+                {"certfile": str(certificate), "keyfile": str(key)},
+                {"ping_interval": 0.01, "ping_timeout": 0.01},
+            )
         ]
         for server in self._servers:
             server.start()
@@ -255,7 +299,7 @@ class Measurement:
 
     def _make_connections(self, name: str, scenario: Scenario, count: int) -> None:
         accepted = self._accepted()
-        port = self._servers[scenario.tls].server_port
+        port = self._servers[2 if scenario.impatient else scenario.tls].server_port
         self._peers.stdin.write(f"{name}\t{port}\t{count}\n")
         self._peers.stdin.flush()
         answer = self._peers.stdout.readline().strip()
@@ -342,6 +386,7 @@ def measure(measurement: Measurement, scenarios: dict[str, Scenario], connection
     resident = resident_bytes() - resident_before
     types = count_types()
     failures = []
+    gc.collect()
     print(f"\n{'after the warm-up':32}{'connections':>12}{'blocks each':>13}{'malloc B each':>15}")
     total = Usage()
     for name, added in sums.items():
@@ -396,6 +441,8 @@ def main(argv: list[str] | None = None) -> int:
                 return 1
             print(f"geventws {geventws.__version__} ({geventws.IMPLEMENTATION}), Python {sys.version}\n")
             failures = measure(measurement, chosen, arguments.connections)
+            if measurement.complaints.count:
+                failures.append(f"{measurement.complaints.count} complaints: {measurement.complaints.first}")
         finally:
             measurement.stop()
     for failure in failures:

@@ -39,6 +39,7 @@ class Scenario:
         status: the server's answer to the request.
         tls: over TLS.
         every: one connection for so many of the others, for those that take long.
+        impatient: on a server that soon takes a silent peer for dead.
     """
 
     handler: Callable[[Any], None]
@@ -47,6 +48,7 @@ class Scenario:
     status: int = 101
     tls: bool = False
     every: int = 1
+    impatient: bool = False
 
 
 @functools.cache
@@ -215,6 +217,20 @@ def abort(ws: Any) -> None:
 
 def fail(ws: Any) -> None:
     raise ValueError(ws.receive())
+
+
+def be_killed(ws: Any) -> None:
+    """End as a handler that somebody kills."""
+    import gevent
+
+    ws.receive()
+    gevent.getcurrent().kill(block=False)
+    ws.receive()
+
+
+def exit_(ws: Any) -> None:
+    """End as a handler that calls sys.exit()."""
+    raise SystemExit(ws.receive())
 
 
 def send_in_fragments(ws: Any) -> None:
@@ -388,6 +404,23 @@ def end_in_a_frame(peer: Peer) -> None:
     peer.send(frame(0x82, b"\x80" * 200_000)[:150_000])
 
 
+def half_close(peer: Peer) -> None:
+    """End one direction: what the server has to say still comes, and then it ends too."""
+    peer.send(frame(0x81, b"hello"))
+    peer.expect(0x81, b"hello")
+    peer.socket.shutdown(socket.SHUT_WR)
+    peer.read_end()
+
+
+def answer_nothing(peer: Peer) -> None:
+    """No Pong: the server ends that."""
+    while (found := peer.read_frame())[0] == 0x89:
+        pass
+    if found[0] != 0x88 or found[1][:2] != b"\x03\xf3":
+        raise AssertionError(f"expected a Close with 1011, got {found!r}")
+    peer.read_end()
+
+
 def reset_in_between(peer: Peer) -> None:
     peer.send(frame(0x81, b"hello") * 5)
     peer.reset()
@@ -465,6 +498,10 @@ SCENARIOS = {
     "the handler raises": Scenario(fail, say_and_be_closed(1011)),
     "abort from the server": Scenario(abort, be_aborted),
     "end without a close": Scenario(echo_to_the_last, end_without_close),
+    "half-close": Scenario(echo_to_the_last, half_close),
+    "the handler is killed": Scenario(be_killed, say_and_be_closed(1001)),
+    "the handler exits": Scenario(exit_, say_and_be_closed(1011)),
+    "no Pong": Scenario(echo_to_the_last, answer_nothing, impatient=True, every=10),
     "end in a frame": Scenario(echo_to_the_last, end_in_a_frame, every=4),
     "reset": Scenario(echo_to_the_last, reset_in_between),
     "a frame without a mask": Scenario(echo_to_the_last, violate(1002, frame(0x81, b"x", False))),
