@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--interruptions", type=int, help="kills and time-outs in tests/torture, in all, instead of a few"
     )
+    parser.addoption("--every-byte", action="store_true", help="faults in tests/chaos at each byte")
 
 
 def pytest_report_header() -> str:

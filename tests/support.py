@@ -172,19 +172,27 @@ class RawClient:
         sock = gevent.socket.socket()
         if small:
             sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_RCVBUF, 4096)
-        sock.settimeout(PATIENCE)
-        sock.connect(address)
-        if tls:
-            sock = tls_contexts()[1].wrap_socket(sock, server_hostname="localhost")
-        client = cls(sock)
-        sock.sendall(HANDSHAKE % (path, headers))
-        while b"\r\n\r\n" not in client._buffer:
-            assert client._fill(), f"the server ended TCP after {bytes(client._buffer)!r}"
-        head, _, rest = client._buffer.partition(b"\r\n\r\n")
-        client.head = bytes(head)
-        client._buffer = bytearray(rest)
-        assert head.startswith(b"HTTP/1.1 101 "), head
+        try:
+            sock.settimeout(PATIENCE)
+            sock.connect(address)
+            if tls:
+                sock = tls_contexts()[1].wrap_socket(sock, server_hostname="localhost")
+            client = cls(sock)
+            client._open(path, headers)
+        except BaseException:
+            sock.close()
+            raise
         return client
+
+    def _open(self, path: bytes, headers: bytes) -> None:
+        """Do the opening handshake."""
+        self.socket.sendall(HANDSHAKE % (path, headers))
+        while b"\r\n\r\n" not in self._buffer:
+            assert self._fill(), f"the server ended TCP after {bytes(self._buffer)!r}"
+        head, _, rest = self._buffer.partition(b"\r\n\r\n")
+        self.head = bytes(head)
+        self._buffer = bytearray(rest)
+        assert head.startswith(b"HTTP/1.1 101 "), head
 
     def send(self, *frames: bytes) -> None:
         """Send bytes in one call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import resource
 import time
 from collections.abc import Iterator
@@ -64,12 +65,12 @@ def _has_ended(wire: Wire) -> bool:
 
 def half_open(target: Target, port: int, data: bytes, count: int, slowly: bool) -> Outcome:
     """Hold connections that have said only the beginning of something."""
-    at = [0.0]
+    turn = itertools.count()
 
     def step(left: list[Wire]) -> None:
-        if slowly and time.monotonic() - at[0] > 1:
-            at[0] = time.monotonic()
-            for wire in left:
+        """A fifth of them send their byte, five times a second."""
+        if slowly:
+            for wire in left[next(turn) % 5 :: 5]:
                 with contextlib.suppress(OSError):
                     wire.socket._sock.send(b"x")
 
@@ -192,6 +193,8 @@ def _descriptors(target: Target) -> Outcome:
     # Each may hold the option write_limit, a message and its objects.
     memory=lambda target: COUNTS["readers"] * (MIB + MIB // 8) + 8 * MIB,
     cpu=60.0,
+    # To say 64 KiB to thousands takes its time, without an attack too.
+    witness=False,
     needs="broadcast",
 )
 def _broadcast(target: Target) -> Outcome:
@@ -218,7 +221,6 @@ def _broadcast(target: Target) -> Outcome:
     if cut < count:
         outcome.wrong.append(f"{count - cut} slow ones are still there")
     if harmed:
-        found = [(wire.received, wire.pings, wire.verdict()) for wire in healthy[:3]]
-        outcome.wrong.append(f"{harmed} of {count} others have not got everything: {found}")
+        outcome.wrong.append(f"{harmed} of {count} others have not got everything")
     outcome.memory, outcome.cpu = cost.memory, cost.cpu
     return outcome

@@ -2,74 +2,95 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
-from target import MIB
+from target import KINDS, MIB
 
-__all__ = ["render", "write"]
+__all__ = ["render", "save", "write"]
 
 BEGIN = "<!-- begin: python tests/attacks/run.py --all --write docs/attacks.md -->"
 END = "<!-- end -->"
 
 
-def cell(row: Any) -> str:
+def save(directory: Path, name: str, rows: list[Any], versions: dict[str, str]) -> None:
+    """Keep what one server did, for a table to be made later."""
+    found = [
+        {
+            "name": row.attack.name,
+            "what": row.attack.what,
+            "outcome": None if row.outcome is None else dataclasses.asdict(row.outcome),
+            "wrong": row.wrong,
+        }
+        for row in rows
+    ]
+    text = json.dumps({"rows": found, "versions": versions}, indent=1)
+    (directory / f"attacks-{name}.json").write_text(text, encoding="utf-8")
+
+
+def cell(row: dict[str, Any]) -> str:
     """What one server did with one attack; bold where it is not below a bar."""
-    outcome = row.outcome
+    outcome = row["outcome"]
     if outcome is None:
         return "-"
-    text = f"{outcome.answer}, {outcome.memory / MIB:+.1f} MiB, {outcome.cpu:.2f} s"
-    if outcome.p99:
-        text += f", {outcome.p99:.0f} ms"
-    return f"**{text}**" if row.wrong else text
+    text = f"{outcome['answer']}, {outcome['memory'] / MIB:+.1f} MiB, {outcome['cpu']:.2f} s"
+    if outcome["p99"]:
+        text += f", {outcome['p99']:.0f} ms"
+    return f"**{text}**" if row["wrong"] else text
 
 
-def render(results: dict[str, list[Any]], versions: dict[str, dict[str, str]], machine: str) -> str:
+def render(results: dict[str, dict[str, Any]]) -> str:
     """The Markdown between the marks."""
     names = [*results]
+    rows = {name: {row["name"]: row for row in results[name]["rows"]} for name in names}
+    (machine,) = {result["versions"].pop("machine") for result in results.values()}
     lines = [
         "Each cell: the answer, what the resident set grew by at its peak, the CPU time that it took,",
         "and the p99 of a well-behaved client beside it. **Bold**: not below a bar. `-`: not for this one.",
-        "Taken on",
-        f"{machine}.",
+        f"Taken on {machine}.",
         "",
         "| attack | | " + " | ".join(names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
-    rows = zip(*(results[name] for name in names), strict=True)
-    for row in rows:
-        first = row[0].attack
-        lines.append(f"| {first.name} | {first.what} | " + " | ".join(cell(one) for one in row) + " |")
+    for row in results[names[0]]["rows"]:
+        cells = [cell(rows[name][row["name"]]) for name in names]
+        lines.append(f"| {row['name']} | {row['what']} | " + " | ".join(cells) + " |")
     held = []
     for name in names:
-        tried = [row for row in results[name] if row.outcome is not None]
-        held.append(f"{sum(not row.wrong for row in tried)} of {len(tried)}")
+        tried = [row for row in rows[name].values() if row["outcome"] is not None]
+        held.append(f"{sum(not row['wrong'] for row in tried)} of {len(tried)}")
     lines.append("| | below all bars | " + " | ".join(held) + " |")
     lines += ["", "What is not below a bar:", ""]
     for name in names:
-        for row in results[name]:
-            lines += [
-                f"- {name}, {row.attack.name}: {what.replace('|', chr(92) + '|')}" for what in row.wrong
-            ]
+        for row in rows[name].values():
+            lines += [f"- {name}, {row['name']}: {_plain(what)}" for what in row["wrong"]]
     lines += ["", "Versions:", ""]
     for name in names:
-        found = ", ".join(f"{package} {version}" for package, version in versions[name].items())
+        found = ", ".join(f"{package} {version}" for package, version in results[name]["versions"].items())
         lines.append(f"- {name}: {found}")
     return "\n".join(lines) + "\n"
 
 
-def write(path: Path, results: dict[str, list[Any]], versions: dict[str, dict[str, str]]) -> None:
+def _plain(text: str) -> str:
+    """Without what Markdown would take for its own."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def write(path: Path, directory: Path) -> None:
     """Put the table between the marks of a document.
 
     Raises:
         ValueError: if it has no marks.
     """
-    from run import machine
-
+    files = {name: directory / f"attacks-{name}.json" for name in KINDS}
+    results = {
+        name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()
+    }
     document = path.read_text(encoding="utf-8")
     before, mark, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not mark or not end:
         raise ValueError(f"{path} has no marks for the table")
-    table = render(results, versions, machine())
-    path.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n\n{render(results)}\n{END}{after}", encoding="utf-8")

@@ -67,7 +67,7 @@ class Wire:
         code: of the Close frame that came; 0 if none came.
         ended: TCP is over: "end" or "reset".
         sent: bytes that the system has taken.
-        pings: that came; they are answered unless `silent` is set.
+        ping_bytes: bytes of Pings that came; they are answered unless `silent` is set.
     """
 
     def __init__(self, port: int, *, reading: bool = True, small: bool = False, keep: int = 1 << 16) -> None:
@@ -78,7 +78,7 @@ class Wire:
         self.code = 0
         self.ended = ""
         self.sent = 0
-        self.pings = 0
+        self.ping_bytes = 0
         self.silent = False
         self._keep = keep
         self._skip = 0
@@ -167,6 +167,7 @@ class Wire:
                 if len(buffer) - at < start + size:
                     break
                 self._answer(bytes(buffer[at + start : at + start + size]))
+                self.ping_bytes += start + size
             at += start + size
         if at > len(buffer):
             self._skip = at - len(buffer)
@@ -174,7 +175,6 @@ class Wire:
 
     def _answer(self, payload: bytes) -> None:
         """Send a Pong, between two messages if that is where we are; who pours goes without."""
-        self.pings += 1
         if not self.silent:
             with contextlib.suppress(OSError):
                 self.socket._sock.send(frame(0x8A, payload))
