@@ -242,6 +242,9 @@ class WSGIWebSocket(WebSocket):
         """
         raise InvalidState("this WebSocket was accepted already")
 
+    def _accept(self) -> None:
+        """Nothing is left to do for a method that was looked up before: in `ws.send(ws.receive())`, say."""
+
 
 class ThreadedWSGIWebSocket(ThreadedWebSocket, WSGIWebSocket):
     """The same where each connection has its thread."""

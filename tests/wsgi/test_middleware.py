@@ -127,6 +127,33 @@ class TestFirstUseAccepts:
         assert middleware.connections == set()
 
 
+def test_a_method_looked_up_before_the_first_use_works_behind_it() -> None:
+    """In `ws.send(ws.receive())` the method is found first, and called when the WebSocket is another class's."""
+
+    def use(ws: Any) -> None:
+        ws.send(ws.receive())
+        ws.send_fragments([ws.receive(), "!"])
+
+    def held(ws: Any) -> None:
+        receive, send, close_it = ws.receive, ws.send, ws.close
+        send(receive())
+        send_fragments = ws.send_fragments
+        send_fragments([receive(), "!"])
+        close_it()
+
+    for handler in (use, held):
+        with host(WebSocketMiddleware(using(handler))) as server:
+            with RawClient.connect(server.address) as client:
+                client.send(text("one"), text("two"))
+                client.expect(0x81, b"one")
+                client.expect(0x01, b"two")
+                client.expect(0x00, b"!")
+                client.expect(0x80, b"")
+                client.expect_close(1000)
+                client.send(close(1000))
+                client.expect_end()
+
+
 class TestLookingAtItDoesNot:
     def test_all_of_it(self) -> None:
         seen: list[Any] = []
