@@ -214,9 +214,8 @@ def _broadcast(target: Target) -> Outcome:
             until = time.monotonic() + 20
             while (cut := before - target.descriptors()) < count and time.monotonic() < until:
                 gevent.sleep(0.2)
-            harmed = sum(
-                wire.received - 2 * wire.pings != 320 * 65546 or bool(wire.ended) for wire in healthy
-            )
+            got = [wire.received - wire.ping_bytes for wire in healthy]
+            harmed = sum(size != 320 * 65546 for size in got) + sum(bool(wire.ended) for wire in healthy)
     outcome = Outcome(f"{cut} of {count} cut", sent=320 * 65546)
     if cut < count:
         outcome.wrong.append(f"{count - cut} slow ones are still there")

@@ -128,7 +128,7 @@ class TestFirstUseAccepts:
 
 
 def test_a_method_looked_up_before_the_first_use_works_behind_it() -> None:
-    """In `ws.send(ws.receive())` the method is found first, and called when the WebSocket is another class's."""
+    """In `ws.send(ws.receive())` send is found first, and called when the WebSocket is of another class."""
 
     def use(ws: Any) -> None:
         ws.send(ws.receive())
