@@ -13,8 +13,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "attacks"), str(HERE / "soak")]
 
 import attack  # noqa: E402
+import attack_table  # noqa: E402
 import judge  # noqa: E402
-import table  # noqa: E402
 import target  # noqa: E402
 
 del sys.path[:2]
@@ -123,7 +123,7 @@ class TestBars:
             outcome = {"answer": "1009", "memory": MIB, "cpu": 0.25, "p99": 7.0}
             return {"name": name, "what": "does it", "outcome": outcome, "wrong": wrong}
 
-        text = table.render(
+        text = attack_table.render(
             {
                 "geventws": {"rows": [row("T-X", [])], "versions": {"machine": "two CPUs", "gevent": "1"}},
                 "other": {"rows": [row("T-X", ["open"])], "versions": {"machine": "two CPUs", "it": "2"}},

@@ -31,10 +31,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "benchmarks")]
 
+import attack_table  # noqa: E402
 import frames  # noqa: E402, F401
 import heads  # noqa: E402, F401
 import many  # noqa: E402
-import table  # noqa: E402
 from attack import ATTACKS, Attack, Outcome  # noqa: E402
 from crowd import crowd  # noqa: E402
 from harness import environment  # noqa: E402
@@ -207,9 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     for name, rows in results.items():
         if not arguments.attack:
             versions = environment.versions(interpreters[name], list(KINDS[name].packages))
-            table.save(arguments.work, name, rows, {**versions, "machine": machine()})
+            attack_table.save(arguments.work, name, rows, {**versions, "machine": machine()})
     if arguments.write is not None:
-        table.write(arguments.write, arguments.work)
+        attack_table.write(arguments.write, arguments.work)
     return int(status)
 
 
