@@ -903,6 +903,46 @@ class TestWords:
         assert str(error) == f"Sec-WebSocket-Accept is {KEY!r}, not the answer to this request's key"
         assert (error.name, error.value) == ("Sec-WebSocket-Accept", KEY)
 
+    @pytest.mark.parametrize(
+        ("fields", "message", "name", "value"),
+        [
+            (
+                [("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Version", "8")],
+                "Sec-WebSocket-Version is there 2 times, not once",
+                "Sec-WebSocket-Version",
+                "13, 8",
+            ),
+            ([("Sec-WebSocket-Version", "8")], "Sec-WebSocket-Version is '8', not 13", None, None),
+            ([], "no Sec-WebSocket-Version", None, None),
+        ],
+    )
+    def test_of_versions(self, fields, message, name, value):
+        with pytest.raises((InvalidHeader, InvalidVersion)) as caught:
+            check_request(make(*fields, without=("Sec-WebSocket-Version",)))
+        assert str(caught.value) == message
+        if name is not None:
+            assert (caught.value.name, caught.value.value) == (name, value)
+
+    def test_of_origins(self):
+        with pytest.raises(InvalidOrigin) as caught:
+            check_origin(make(("Origin", "http://a"), ("Origin", "http://b")))
+        assert str(caught.value) == "Origin is there 2 times, not once"
+        assert (caught.value.name, caught.value.value) == ("Origin", "http://a, http://b")
+        with pytest.raises(InvalidOrigin) as caught:
+            check_origin(make(("Origin", "http://evil")))
+        assert str(caught.value) == (
+            "origin 'http://evil' is not allowed for host 'example.com': "
+            "list it in origins=[...], or allow any with origins=None"
+        )
+        assert (caught.value.name, caught.value.value) == ("Origin", "http://evil")
+
+    def test_of_a_subprotocol_that_is_named_twice(self):
+        name = "Sec-WebSocket-Protocol"
+        with pytest.raises(InvalidHeader) as caught:
+            select_subprotocol(make((name, "a, b"), (name, "a")), ["a"])
+        assert str(caught.value) == f"{name} names a subprotocol twice"
+        assert (caught.value.name, caught.value.value) == (name, "a, b, a")
+
     def test_of_extensions_that_cannot_be_sent(self):
         with pytest.raises(ValueError, match=r"^header field Sec-WebSocket-Extensions takes no control"):
             accept_response(KEY, extensions="a\r\nb: c")
@@ -913,3 +953,9 @@ def test_the_scheme_of_an_origin_is_one(origin):
     # RFC 6454 section 6.2; with a port named, nothing else of it is needed for the comparison.
     with pytest.raises(InvalidOrigin):
         check_origin(make(("Origin", origin), Host="example.com:80"))
+
+
+def test_all_values_of_upgrade_are_read():
+    # RFC 9110 section 5.3: several lines are one list; one that is malformed makes all of it so.
+    with pytest.raises(InvalidHeader):
+        check_request(make(("Upgrade", "web socket")))
