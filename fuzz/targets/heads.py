@@ -141,8 +141,8 @@ def _fields(fields: Any) -> list[tuple[str, str]]:
     return found
 
 
-#: Why websockets does not open a WebSocket where we do.
-_STRICTER: tuple[str, ...] = ()
+#: Why websockets does not open a WebSocket where we do: Upgrade is a list (RFC 9110 section 7.8).
+_STRICTER = ("invalid Upgrade header",)
 
 
 def _response(build: Any, pieces: list[bytes], limits: dict[str, int | None]) -> Any:
