@@ -6,7 +6,6 @@ stopped, every client is told.
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -42,10 +41,16 @@ class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
 
     application: Any
 
-    @functools.cached_property
+    _known_house: _House | None = None
+
+    @property
     def _house(self) -> _House:
-        # Not in __init__: a handler of another class may have become one of this.
-        return _house_of(self.server)
+        # Not in __init__: a handler of another class may have become one of this. Not a cached_property: that
+        # asks for the instance's __dict__, after which Python 3.11 takes longer for each of its attributes.
+        house = self._known_house
+        if house is None:
+            house = self._known_house = _house_of(self.server)
+        return house
 
     def get_environ(self) -> dict[str, Any]:
         """Return the environ of a request; in it, this handler."""
