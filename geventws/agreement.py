@@ -71,19 +71,19 @@ def make_connection(
     """
     size, fragments, rate_limit = options.max_message_size, options.max_fragments, options.rate_limit
     if deflate is None and rate_limit is not None:
+        # As it mostly is: nothing is made only to be taken apart again.
         return LimitedConnection(
             rate_limit, monotonic, client=client, max_message_size=size, max_fragments=fragments
         )
-    compression = options.compression if isinstance(options.compression, Compression) else Compression()
-    arguments: dict[str, Any] = {
-        "client": client,
-        "max_message_size": size,
-        "max_fragments": fragments,
-        "deflate": deflate,
-        "level": compression.level,
-        "mem_level": compression.mem_level,
-        "threshold": compression.threshold,
-    }
+    arguments: dict[str, Any] = {"client": client, "max_message_size": size, "max_fragments": fragments}
+    if deflate is not None:
+        compression = options.compression if isinstance(options.compression, Compression) else Compression()
+        arguments.update(
+            deflate=deflate,
+            level=compression.level,
+            mem_level=compression.mem_level,
+            threshold=compression.threshold,
+        )
     if rate_limit is None:
         return Connection(**arguments)
     return LimitedConnection(rate_limit, monotonic, **arguments)
