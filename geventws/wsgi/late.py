@@ -172,9 +172,14 @@ class Upgrade:
         if self.phase is Phase.ACCEPTED:
             raise InvalidState("this WebSocket was accepted already")
         if self.phase is Phase.REJECTED:
-            raise InvalidState(
-                f"this WebSocket cannot be used: its request was answered with {self.answer!r} already"
-            )
+            why = f"was answered with {self.answer!r} already" if self.answer else "has ended without it"
+            raise InvalidState(f"this WebSocket cannot be used: its request {why}")
+
+    def forsake(self) -> None:
+        """The application has raised, or said nothing: what comes of the request is the server's affair."""
+        with self._lock:
+            if self.phase is Phase.PENDING:
+                self.phase = Phase.REJECTED
 
     def lose(self, detail: str) -> None:
         """TCP is over before there was an answer."""
@@ -373,7 +378,11 @@ class LateWebSocket(WSGIWebSocket, Apart):
         return False
 
     def send_shared(self, shared: Any, compress: bool | None) -> None:
-        self._accept()
+        try:
+            self._accept()
+        except ConcurrencyError:
+            # Of another thread. The others shall have the message all the same.
+            return
         # It is of another class now, and may not be apart any more.
         send_to_all([self], shared, compress)
 

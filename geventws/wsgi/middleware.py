@@ -276,6 +276,9 @@ class WebSocketMiddleware:
             self._pending.discard(ws)
             if rest is None:
                 failure = _close(result, failure)
+            if outermost:
+                # Whoever has kept the WebSocket is to find it closed.
+                upgrade.forsake()
         if upgrade.phase is Phase.ACCEPTED:
             # The environ and what it leads to are no cycle then.
             environ["wsgi.websocket"] = None

@@ -315,6 +315,38 @@ class TestOrdinaryResponseRejects:
             wait_until(lambda: server.access)
         assert "ZeroDivisionError" in capfd.readouterr().err
 
+    @pytest.mark.parametrize("how", ["it raises", "it says nothing"])
+    @pytest.mark.parametrize("when", ["at once", "later"])
+    def test_websocket_that_outlives_its_request(self, how: str, when: str, capfd: Any) -> None:
+        """An application that has kept it finds it closed; a broadcast to all that it has kept goes on."""
+        kept, caught = [], []
+
+        def use() -> None:
+            if when == "later":
+                wait_until(lambda: kept[0].closed)
+            for use in (kept[0].send, lambda message: broadcast(kept, message)):
+                try:
+                    use("from elsewhere")
+                except InvalidState as error:
+                    caught.append(str(error))
+
+        def app(environ: Any, start_response: Any) -> Any:
+            kept.append(environ["wsgi.websocket"])
+            users.append(gevent.spawn(use))
+            if how == "it raises":
+                raise ZeroDivisionError
+            return []
+
+        users: list[Any] = []
+        middleware = WebSocketMiddleware(app)
+        with host(middleware) as server:
+            assert b"101" not in ask(server)
+            wait_until(users[0].ready)
+        users[0].get()
+        assert kept[0].closed
+        assert caught == ["this WebSocket cannot be used: its request has ended without it"]
+        assert not middleware.connections
+
     def test_second_start_response(self, capfd: Any) -> None:
         def app(environ: Any, start_response: Any) -> Any:
             start_response("200 OK", [])

@@ -284,10 +284,41 @@ def test_only_its_own_thread_accepts() -> None:
     with host_threaded(WebSocketMiddleware(app)) as server:
         with open_raw(server, HANDSHAKE % (b"/", b"")) as client:
             wait_until(lambda: shared)
-            for use in (lambda: shared[0].send("x"), shared[0].accept, lambda: broadcast(shared, "x")):
+            for use in (lambda: shared[0].send("x"), shared[0].accept):
                 with pytest.raises(ConcurrencyError, match="accept\\(\\) there"):
                     use()
             assert not shared[0].closed
             done.set()
             assert client.read_bytes(12) == b"HTTP/1.1 404"
             client.socket.recv(1000)
+
+
+def test_broadcast_passes_over_those_that_another_thread_has_not_accepted() -> None:
+    kept: list[Any] = []
+    answer = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        ws = environ["wsgi.websocket"]
+        kept.append(ws)
+        if environ["PATH_INFO"] == "/slow":
+            assert answer.wait(PATIENCE)
+            return nothing(environ, start_response)
+        ws.accept()
+        for _ in ws:
+            assert broadcast(kept, "to all") == []
+        return nothing(environ, start_response)
+
+    with (
+        host_threaded(WebSocketMiddleware(app)) as server,
+        open_raw(server, HANDSHAKE % (b"/slow", b"")) as slow,
+    ):
+        wait_until(lambda: kept)
+        with RawClient.connect(server.address) as client:
+            client.send(text("x"))
+            client.expect(0x81, b"to all")
+            client.send(close(1000))
+            client.expect_close(1000)
+            client.expect_end()
+        answer.set()
+        assert slow.read_bytes(12) == b"HTTP/1.1 404"
+        slow.socket.recv(1000)
