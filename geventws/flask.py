@@ -17,6 +17,7 @@ from .broadcast import broadcast as _broadcast
 from .exceptions import ConnectionClosed as _ConnectionClosed
 from .exceptions import WebSocketError
 from .options import Options
+from .protocol.closing import Close
 from .wsgi.middleware import WebSocketMiddleware
 
 if TYPE_CHECKING:
@@ -120,10 +121,16 @@ class SockWebSocket:
 
         Raises:
             ConnectionClosed: if it is closed already.
+            TypeError, ValueError: for a code or reason that may not be sent.
         """
         if not self.connected:
             raise ConnectionClosed(self.close_reason, self.close_message)
-        self.websocket.begin_close(reason or 1000, message or "")
+        code, text = reason or 1000, message or ""
+        if not isinstance(code, int) or not isinstance(text, str):
+            raise TypeError(f"close() takes an integer and a string, not {reason!r} and {message!r}")
+        # Here, and not in the thread that it may belong to.
+        Close(code, text).serialize()
+        self.websocket.begin_close(code, text)
 
     def __iter__(self) -> Iterator[Any]:
         """Receive messages to the end of the connection."""
@@ -200,9 +207,14 @@ class Sock:
         ws = request.environ.get("wsgi.websocket")
         if ws is None:
             raise RuntimeError("this app's Sock is not the one that serves it: call sock.init_app(app)")
+        # A handler with gevent-websocket's manners, further out, has accepted it and put its own around it.
+        accepted = getattr(ws, "websocket", None)
         connections = self._connections.setdefault(request.endpoint or "", set())
         try:
-            ws.accept()
+            if accepted is None:
+                ws.accept()
+            else:
+                ws = accepted
             connections.add(ws)
             view(SockWebSocket(ws), *args, **values)
         except (ConnectionClosed, _ConnectionClosed):

@@ -20,6 +20,7 @@ from hosting import ask, host, host_threaded, plain
 from processes import DEADLINE, Process, open_client
 from support import RawClient, close, text
 from websockets.exceptions import ConnectionClosed
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import geventws
 from geventws.compat import VERSION, get_version
@@ -319,6 +320,37 @@ class TestSockets:
                 for path, said in ((b"/old", b"old"), (b"/new", b"new")):
                     with RawClient.connect(server.address, path) as client:
                         client.expect(0x81, said)
+
+    def test_sock_that_another_middleware_hides_from_the_handler(self) -> None:
+        """As Flask-SocketIO and ProxyFix do: the handler accepts what the `Sock` would have accepted late."""
+        from geventws.compat.handler import WebSocketHandler
+
+        app = Flask("app_under_test")
+        sock, sockets = Sock(app), Sockets(app)
+
+        @sockets.route("/old/<name>")
+        def old(ws: Any, name: str) -> None:
+            ws.send(f"old {name}: {ws.receive()}")
+
+        @sock.route("/echo/<name>")
+        def echo(ws: Any, name: str) -> None:
+            for message in ws:
+                ws.send(f"{name}: {message}")
+                sock.broadcast("to all")
+
+        app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+        with host(app, handler_class=WebSocketHandler) as server:
+            with RawClient.connect(server.address, b"/echo/you") as client:
+                client.send(text("x"))
+                client.expect(0x81, b"you: x")
+                client.expect(0x81, b"to all")
+                client.send(close(1000))
+                client.expect_close(1000)
+                client.expect_end()
+            with RawClient.connect(server.address, b"/old/you") as client:
+                client.send(text("x"))
+                client.expect(0x81, b"old you: x")
+                client.expect_close(1000)
 
 
 class TestPieces:

@@ -217,6 +217,22 @@ class TestTheEnd:
         assert seen == [True]
 
 
+def test_close_with_code_and_message_exchanged(app: Flask) -> None:
+    caught = []
+
+    @Sock(app).route("/")
+    def view(ws: Any) -> None:
+        try:
+            ws.close("bye")
+        except TypeError as error:
+            caught.append(str(error))
+
+    with host(app) as server, RawClient.connect(server.address) as client:
+        client.expect_close(1000)
+        client.expect_end()
+    assert caught == ["close() takes an integer and a string, not 'bye' and None"]
+
+
 def test_receive_with_a_timeout_gives_none(app: Flask) -> None:
     @Sock(app).route("/")
     def view(ws: Any) -> None:

@@ -102,6 +102,17 @@ class _SocketsMiddleware(CompatMiddleware):
         self._flask = app
         self._sockets = sockets
 
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if getattr(environ.get("wsgi.websocket"), "handler", None) is not None:
+            # The handler class has accepted it: it does not see this behind another middleware.
+            try:
+                environ[_KEY] = self._sockets.url_map.bind_to_environ(environ).match()
+            except HTTPException:
+                return self.app(environ, start_response)
+            nothing: Iterable[bytes] = self.call(environ, start_response)
+            return nothing
+        return super().__call__(environ, start_response)
+
     def _serve_late(
         self,
         environ: dict[str, Any],
