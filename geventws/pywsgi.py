@@ -119,7 +119,7 @@ class _House:
     def stopping(self) -> bool:
         """Whether the server is stopped, or about to be."""
         server = self._server()
-        return server is None or not server.started
+        return server is None or server.closed
 
     def close_all(self) -> None:
         """Send 1001 to all."""

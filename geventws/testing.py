@@ -142,7 +142,11 @@ class Client:
             InvalidStatus: the application has answered something else; `response` is what.
             ConnectionClosed: the application has dropped the connection.
             OpenTimeout: it has done nothing in time.
+            TypeError, ValueError: for arguments that cannot be.
         """
+        if not path.startswith("/"):
+            # It would become a part of the host.
+            raise ValueError(f"path begins with a slash, not {path!r}")
         settings = Options(**({"ping_interval": None} | options))
         handshake = ClientHandshake(
             parse_uri(f"ws://localhost{path}"),

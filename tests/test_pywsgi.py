@@ -131,6 +131,22 @@ def test_stock_server_with_a_pool_kills_what_is_left() -> None:
         client.expect_end()
 
 
+def test_server_that_only_accepts() -> None:
+    """As processes do that were forked behind `init_socket`; it counts as not started for gevent."""
+    server = WSGIServer(
+        ("127.0.0.1", 0), app, log=None, handler_class=WebSocketHandler, environ={"SERVER_NAME": "localhost"}
+    )
+    server.init_socket()
+    server.start_accepting()
+    with RawClient.connect(server.address) as client:
+        client.send(text("x"))
+        client.expect(0x81, b"x")
+        server.stop()
+        client.expect_close(1001)
+        client.send(close(1001))
+        client.expect_end()
+
+
 def test_server_that_was_stopped_can_be_started_again() -> None:
     server = WSGIServer(
         ("127.0.0.1", 0), app, log=None, handler_class=WebSocketHandler, environ={"SERVER_NAME": "localhost"}

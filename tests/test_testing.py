@@ -88,6 +88,12 @@ class TestClient:
             assert caught.value.response.body == b"not here"
             assert caught.value.response.headers["X-Why"] == "none"
 
+    def test_path_that_is_none(self) -> None:
+        with Client(WebSocketMiddleware(nothing, echo)) as client:
+            for path in ("chat", "@host/", ""):
+                with pytest.raises(ValueError, match="path begins with a slash, not "):
+                    client.connect(path)
+
     def test_origin(self) -> None:
         with Client(WebSocketMiddleware(nothing, echo)) as client:
             with pytest.raises(InvalidStatus, match="403"):
