@@ -532,14 +532,21 @@ class Resident:
                 talk(self._traffic, self._talker, 5, self._number)
                 self._number += 5
                 del self._talker.pongs[:]
+        # Others may take longer than `ping_timeout` to come to their end.
+        self.rest()
 
     def rest(self) -> None:
         """Answer Pings only."""
-        self._answering = gevent.spawn(self._answer)
+        if self._answering is None:
+            self._answering = gevent.spawn(self._answer)
 
     def _answer(self) -> None:
-        opcode, payload = self._talker.read_message()
-        self._traffic.note(f"resident: {opcode} {payload[:60]!r} came in a rest")
+        try:
+            opcode, payload = self._talker.read_message()
+        except (EOFError, OSError) as error:
+            self._traffic.note(f"resident: {error!r} in a rest")
+        else:
+            self._traffic.note(f"resident: {opcode} {payload[:60]!r} came in a rest")
 
     def _stop_answering(self) -> None:
         if self._answering is not None:
