@@ -159,6 +159,7 @@ class MessageReader:
                 return None
             self.size = block.size
             self.block = None
+            # RFC 6455 section 8.1: nor may the end of the message cut a code point off.
             return block.take_text() if self._text else block.take()
         except UnicodeDecodeError as exc:
             raise _not_utf8(exc.reason) from None
