@@ -143,7 +143,7 @@ cpdef Py_ssize_t send_chunks(int descriptor, list chunks, Py_ssize_t offset, bin
     for index in range(used):
         total += vector[index].iov_len
     if used > 1 and total <= JOINED:
-        # Copying is cheaper than having the system look at each of them (`benchmarks/`, row "window-16").
+        # Copying is cheaper than having the system look at each of them (`benchmarks/`, row "window").
         total = 0
         for index in range(used):
             memcpy(joined + total, vector[index].iov_base, vector[index].iov_len)

@@ -16,6 +16,7 @@ cdef class LimitedConnection(Connection):
     cdef Bucket _bytes
     cdef object _clock
     cdef Bucket _controls
+    cdef bint _counts
     cdef object _limit
     cdef Bucket _messages_left
     cdef long long _pongs_due

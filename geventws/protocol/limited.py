@@ -52,12 +52,14 @@ class LimitedConnection(Connection):
     Buckets are made when there is something to count: most connections never see a control frame.
     """
 
-    __slots__ = ("_bytes", "_clock", "_controls", "_limit", "_messages_left", "_pongs_due")
+    __slots__ = ("_bytes", "_clock", "_controls", "_counts", "_limit", "_messages_left", "_pongs_due")
 
     def __init__(self, limit: RateLimit, clock: Callable[[], float], **arguments: Any) -> None:
         """Args: limit: the rates; clock: gives the time in seconds; arguments: as for `Connection`."""
         Connection.__init__(self, **arguments)
         self._limit = limit
+        #: Messages are counted, which by default they are not: it is asked for each of them.
+        self._counts = limit.messages is not None or limit.bytes is not None
         self._clock = clock
         self._controls: Bucket | None = None
         self._messages_left: Bucket | None = None
@@ -68,7 +70,7 @@ class LimitedConnection(Connection):
     def next_event(self) -> int:
         """As `Connection.next_event`."""
         event = Connection.next_event(self)
-        if event == 1 and (self._limit.messages is not None or self._limit.bytes is not None):
+        if event == 1 and self._counts:
             error = self._count_message()
             if error is not None:
                 self.message = None
