@@ -107,6 +107,8 @@ def _greenlets() -> set[int]:
         for thing in gc.get_objects()
         if isinstance(thing, greenlet.greenlet)
         and not isinstance(thing, gevent.hub.Hub)
+        # gevent's pool of threads grows when it is used and stays for the next who needs it.
+        and type(thing).__module__ != "gevent.threadpool"
         and thing is not current
         and thing.parent is not None
         and not thing.dead
