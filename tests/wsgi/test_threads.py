@@ -177,7 +177,7 @@ def test_from_a_thread_whose_own_greenlets_go_on() -> None:
         def tick() -> None:
             while True:
                 ticks.append(1)
-                # Not 0: a loop that is never idle hardly lets the interpreter's lock go, for as long as seconds.
+                # Not 0: a loop that is never idle hardly lets go of the interpreter's lock.
                 gevent.sleep(0.0001)
 
         ticker = gevent.spawn(tick)
