@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websockets.sync.client import ClientConnection, connect, unix_connect
+
+if TYPE_CHECKING:
+    import trustme
 
 #: Seconds that anything may take on a busy machine.
 DEADLINE = 20.0
@@ -115,6 +119,19 @@ class Process:
         """Send SIGTERM, wait, and return the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait()
+
+
+def trust(authority: trustme.CA) -> ssl.SSLContext:
+    """Return a context of a client for `open_client`, which trusts this authority.
+
+    Not for TLS 1.3: websockets reads in one thread and writes in another, and before CPython 3.13 two threads
+    must not use one object of OpenSSL. Where tickets come while the request is written, that is never sent:
+    one connection in 300 on a busy machine.
+    """
+    context = ssl.create_default_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    authority.configure_trust(context)
+    return context
 
 
 def open_client(url: str, path: str = "/", **options: Any) -> ClientConnection:

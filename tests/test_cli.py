@@ -7,7 +7,6 @@ import os
 import platform
 import signal
 import socket
-import ssl
 import stat
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 import gevent
 import pytest
 import trustme
-from processes import DEADLINE, Process, open_client
+from processes import DEADLINE, Process, open_client, trust
 from websockets.exceptions import ConnectionClosed
 
 import geventws
@@ -207,8 +206,7 @@ class TestEcho:
 
 class TestStop:
     def test_sigterm_with_tls(self, authority: trustme.CA, certificate: tuple[Path, Path, Path]) -> None:
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
+        context = trust(authority)
         chain, key, _ = certificate
         with Process(
             "-m", "geventws", "echo", "--port", "0", "--certfile", chain, "--keyfile", key
@@ -245,8 +243,7 @@ class TestStop:
     def test_certificate_and_key_in_one_file_on_a_unix_socket(
         self, authority: trustme.CA, certificate: tuple[Path, Path, Path], tmp_path: Path
     ) -> None:
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
+        context = trust(authority)
         arguments = ("--unix", tmp_path / "tls.sock", "--certfile", certificate[2])
         with Process("-m", "geventws", "echo", *arguments) as process:
             url = process.url()

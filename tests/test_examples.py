@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from processes import DEADLINE, Process, open_client
+from processes import DEADLINE, Process, open_client, trust
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -198,14 +198,12 @@ def test_tls_with_a_certificate_that_is_verified(tmp_path: Path) -> None:
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(key)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
     with example("tls.py", chain, key, "0") as process:
         url = process.url()
         assert url.startswith("wss://127.0.0.1:")
         with pytest.raises(ssl.SSLCertVerificationError):
             open_client(url, ssl=ssl.create_default_context())
-        with open_client(url, ssl=trusting) as client:
+        with open_client(url, ssl=trust(authority)) as client:
             client.send("secret")
             assert receive(client) == "secret"
             stops_in_order(process, client)

@@ -215,6 +215,8 @@ def test_signal_handlers_are_restored() -> None:
         def mine(*arguments):
             print("mine", flush=True)
         signal.signal(signal.SIGTERM, mine)
+        # What started the tests may ignore it, as `nohup ... &` does, and that is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         """
     after = (
         "assert signal.getsignal(signal.SIGTERM) is mine\n"
