@@ -104,10 +104,12 @@ class Headers:
         """Return all values of a field, in order."""
         key = name.lower()
         keys = self._keys
+        size = len(key)
         values = []
         for index in range(len(keys)):
             found = keys[index]
-            if found == key:
+            # Most names differ in length, which is seen without a call.
+            if len(found) == size and found == key:
                 values.append(self._values[index])
         return values
 
