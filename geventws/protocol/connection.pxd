@@ -64,3 +64,4 @@ cdef class Connection:
 
 
 cdef Py_ssize_t _LARGE
+cdef int _OPEN, _CLOSE_DONE, _ENDED
