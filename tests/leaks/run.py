@@ -3,6 +3,7 @@
     python tests/leaks/run.py                        100 000 connections, some minutes
     python tests/leaks/run.py --connections 10000
     python tests/leaks/run.py --scenario "reset"       only that one
+    python tests/leaks/run.py --each 50000 --scenario "reset" --scenario "no Pong"    so many of each
 
 A server in this process, its peers in another one. The scenarios take turns for some rounds; the first
 rounds fill caches and free lists. Around each turn, when all connections are over and garbage is
@@ -51,7 +52,6 @@ FEW_RESIDENT = 1 << 20
 ROUNDS = 10
 WARM_UP = 3
 _SETTLE_SECONDS = 60.0
-_WORKERS = 4
 
 
 class Mallinfo(ctypes.Structure):
@@ -156,7 +156,7 @@ def run_peers() -> None:
         scenario = (SCENARIOS | PLANTED)[name]
         threads = [
             threading.Thread(target=work, args=(name, scenario, int(port), part))
-            for part in _chunks(int(count), _WORKERS)
+            for part in _chunks(int(count), scenario.at_once)
         ]
         for thread in threads:
             thread.start()
@@ -311,12 +311,12 @@ class Measurement:
     def _accepted(self) -> int:
         return sum(server.stats.accepted for server in self._servers)
 
-    def run_round(self, scenarios: dict[str, Scenario], connections: int, sums: dict[str, Usage]) -> None:
-        """Let each scenario take a turn, `connections` in all."""
-        shares = sum(1 / scenario.every for scenario in scenarios.values())
+    def run_round(
+        self, scenarios: dict[str, Scenario], counts: dict[str, int], sums: dict[str, Usage]
+    ) -> None:
+        """Let each scenario take a turn of so many connections."""
         for name, scenario in scenarios.items():
-            count = max(1, round(connections / shares / scenario.every))
-            self.take_turn(name, scenario, count, sums[name])
+            self.take_turn(name, scenario, counts[name], sums[name])
 
     def stop(self) -> None:
         self._peers.stdin.close()
@@ -360,7 +360,16 @@ def find_planted(measurement: Measurement) -> bool:
     return bool(judge(name, added))
 
 
-def measure(measurement: Measurement, scenarios: dict[str, Scenario], connections: int) -> list[str]:
+def share(scenarios: dict[str, Scenario], connections: int) -> dict[str, int]:
+    """How many connections each scenario makes in a round, where it is so many in all rounds together."""
+    shares = sum(1 / scenario.every for scenario in scenarios.values())
+    return {
+        name: max(1, round(connections / ROUNDS / shares / scenario.every))
+        for name, scenario in scenarios.items()
+    }
+
+
+def measure(measurement: Measurement, scenarios: dict[str, Scenario], counts: dict[str, int]) -> list[str]:
     """Run, print a line for each round and a table of the scenarios, and return what has leaked."""
     sums = {name: Usage() for name in scenarios}
     total = Usage()
@@ -374,7 +383,7 @@ def measure(measurement: Measurement, scenarios: dict[str, Scenario], connection
             resident_before, types_before = resident_bytes(), count_types()
         blocks = sum(added.blocks for added in sums.values())
         allocated = sum(added.allocated for added in sums.values())
-        measurement.run_round(scenarios, connections // ROUNDS, sums)
+        measurement.run_round(scenarios, counts, sums)
         made = total.connections + sum(added.connections for added in sums.values())
         blocks = sum(added.blocks for added in sums.values()) - blocks
         kib = (sum(added.allocated for added in sums.values()) - allocated) / 1024
@@ -414,6 +423,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--connections", type=int, default=100_000, help="in all; default %(default)s")
+    parser.add_argument("--each", type=int, help="of each scenario, instead of --connections")
     parser.add_argument(
         "--scenario", action="append", choices=[*SCENARIOS], metavar="NAME", help=", ".join(SCENARIOS)
     )
@@ -440,7 +450,11 @@ def main(argv: list[str] | None = None) -> int:
                 print("!! FAILED: a leak that was planted was not found")
                 return 1
             print(f"geventws {geventws.__version__} ({geventws.IMPLEMENTATION}), Python {sys.version}\n")
-            failures = measure(measurement, chosen, arguments.connections)
+            if arguments.each is None:
+                counts = share(chosen, arguments.connections)
+            else:
+                counts = dict.fromkeys(chosen, max(1, arguments.each // ROUNDS))
+            failures = measure(measurement, chosen, counts)
             if measurement.complaints.count:
                 failures.append(f"{measurement.complaints.count} complaints: {measurement.complaints.first}")
         finally:

@@ -40,6 +40,7 @@ class Scenario:
         tls: over TLS.
         every: one connection for so many of the others, for those that take long.
         impatient: on a server that soon takes a silent peer for dead.
+        at_once: connections at a time; more for those that wait.
     """
 
     handler: Callable[[Any], None]
@@ -49,6 +50,7 @@ class Scenario:
     tls: bool = False
     every: int = 1
     impatient: bool = False
+    at_once: int = 4
 
 
 @functools.cache
@@ -501,7 +503,7 @@ SCENARIOS = {
     "half-close": Scenario(echo_to_the_last, half_close),
     "the handler is killed": Scenario(be_killed, say_and_be_closed(1001)),
     "the handler exits": Scenario(exit_, say_and_be_closed(1011)),
-    "no Pong": Scenario(echo_to_the_last, answer_nothing, impatient=True, every=10),
+    "no Pong": Scenario(echo_to_the_last, answer_nothing, impatient=True, every=10, at_once=32),
     "end in a frame": Scenario(echo_to_the_last, end_in_a_frame, every=4),
     "reset": Scenario(echo_to_the_last, reset_in_between),
     "a frame without a mask": Scenario(echo_to_the_last, violate(1002, frame(0x81, b"x", False))),

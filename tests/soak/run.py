@@ -41,7 +41,7 @@ import geventws  # noqa: E402
 
 PLANTS = ("lose", "double", "reorder", "corrupt", "leak")
 
-#: Parts of the rounds that are warm-up.
+#: The part of the time that is warm-up.
 _WARM_UP = 0.25
 _ROUND_SECONDS = 60.0
 _LEAST_ROUNDS = 8
@@ -165,8 +165,7 @@ def judge(traffic: Traffic, rests: list[dict[str, Any]], warm_up: int, errors: s
 def run(arguments: argparse.Namespace) -> list[str]:
     """Soak, print a line for each rest, and return what is wrong."""
     seconds = arguments.hours * 3600 if arguments.hours else arguments.minutes * 60
-    rounds = max(_LEAST_ROUNDS, round(seconds / _ROUND_SECONDS))
-    warm_up = max(2, int(rounds * _WARM_UP))
+    round_seconds = min(_ROUND_SECONDS, seconds / _LEAST_ROUNDS)
     rests: list[dict[str, Any]] = []
     with certificates() as (directory, context):
         child = Child(directory, arguments.plant, arguments.seed)
@@ -177,7 +176,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
                 context,
                 arguments.seed,
                 patience=arguments.patience,
-                patient=seconds / rounds > _PATIENT_ROUND_SECONDS,
+                patient=round_seconds > _PATIENT_ROUND_SECONDS,
             )
             residents = make_residents(traffic, context, arguments.residents)
             start = time.monotonic()
@@ -186,16 +185,17 @@ def run(arguments: argparse.Namespace) -> list[str]:
                 f"{'malloc KiB':>12}{'blocks':>9}{'fds':>5}{'CPU s':>8}",
                 flush=True,
             )
-            for number in range(rounds):
-                play(traffic, residents, arguments.clients, seconds / rounds)
+            while time.monotonic() - start < seconds or len(rests) < _LEAST_ROUNDS:
+                play(traffic, residents, arguments.clients, round_seconds)
                 rest = child.settle(len(residents))
                 rest["time"] = time.monotonic() - start
                 rests.append(rest)
+                note = "  warm-up" if _is_warm_up(rest, len(rests), seconds) else ""
                 print(
                     f"{rest['time'] / 60:>6.1f} m{traffic.messages:>11}{traffic.bytes / 1048576:>9.0f}"
                     f"{rest['stats']['opened']:>13}{rest['interrupted']:>12}{rest['resident'] / 1024:>14.0f}"
                     f"{rest['allocated'] / 1024:>12.1f}{rest['blocks']:>9}{rest['descriptors']:>5}"
-                    f"{rest['cpu']:>8.1f}{'  warm-up' if number < warm_up else ''}",
+                    f"{rest['cpu']:>8.1f}{note}",
                     flush=True,
                 )
                 if rest["connections"] > len(residents):
@@ -210,7 +210,13 @@ def run(arguments: argparse.Namespace) -> list[str]:
         print("counted by the server:")
         for name, count in sorted(rests[-1]["stats"].items()):
             print(f"    {name:32}{count:>9}")
+        warm_up = sum(_is_warm_up(rest, number, seconds) for number, rest in enumerate(rests, 1))
         return judge(traffic, rests, warm_up, child.errors(), status)
+
+
+def _is_warm_up(rest: dict[str, Any], number: int, seconds: float) -> bool:
+    """Whether the rest that is the first, second, ... (`number`) comes too early to be judged."""
+    return number <= 2 or bool(rest["time"] < seconds * _WARM_UP)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ import geventws
 _libc = ctypes.CDLL(None)
 
 #: Seconds until all connections that are about to end have ended.
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 180.0
 
 random_numbers = random.Random()
 
@@ -218,8 +218,11 @@ class Server:
                 router,
                 compression=geventws.Compression(threshold=100),
                 write_limit=128 * 1024,
-                write_timeout=20.0,
-                close_timeout=2.0,
+                # Nobody here is slow but on purpose, and on a busy machine everybody is: time-outs that
+                # no life waits for are long.
+                open_timeout=120.0,
+                write_timeout=60.0,
+                close_timeout=60.0,
                 ping_interval=1.0,
                 ping_timeout=30.0,
                 backlog=1024,

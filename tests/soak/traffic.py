@@ -229,6 +229,7 @@ class Traffic:
         self.messages = 0
         self.bytes = 0
         self._numbers = 0
+        self._long = 0
         self._context = context
         self._seed = seed
 
@@ -276,10 +277,15 @@ class Traffic:
         while self.running:
             rng = self.rng()
             (life,) = rng.choices([*LIVES], [weight for _, weight in LIVES.values()])
-            if life == "silent" and not self.patient:
-                continue
-            with self.noted(life):
-                LIVES[life][0](self, rng)
+            if life in LONG:
+                if self._long >= MOST_LONG or (life == "silent" and not self.patient):
+                    continue
+                self._long += 1
+            try:
+                with self.noted(life):
+                    LIVES[life][0](self, rng)
+            finally:
+                self._long -= life in LONG
             gevent.sleep(rng.random() * 0.05)
 
 
@@ -501,6 +507,10 @@ LIVES: dict[str, tuple[Callable[[Traffic, random.Random], None], int]] = {
     "ended in the handshake": (_end_in_the_handshake, 3),
     "refused": (_be_refused, 2),
 }
+
+#: Lives that wait for a time-out of the server's, and how many clients may do so at a time.
+LONG = ("silent", "too slow for a room")
+MOST_LONG = 8
 
 
 class Resident:
