@@ -8,6 +8,7 @@ import pytest
 from peers import KEY, exclusive_or, mask
 
 from geventws.exceptions import InvalidFrame
+from geventws.protocol.block import Block
 from geventws.protocol.frames import FrameReader
 
 # Who reads: a server's frames come masked, a client's do not.
@@ -95,6 +96,12 @@ class TestHeader:
             frames.keep()
         assert facts(frames) == expected
 
+    def test_nothing_is_known_before_the_first_header(self, masked: bool) -> None:
+        frames = FrameReader(masked)
+        assert (frames.fin, frames.rsv1, frames.in_frame) == (False, False, False)
+        assert None not in (frames.fin, frames.rsv1, frames.in_frame)
+        assert (frames.opcode, frames.length, frames.remaining, frames.pending()) == (0, 0, 0, 0)
+
     def test_nothing_is_known_from_no_byte_or_one(self, masked: bool) -> None:
         # 0x77 alone breaks two rules; they are told with the second byte, at every cut alike.
         for data in (b"", b"\x77"):
@@ -180,7 +187,17 @@ class TestPayload:
         frames = reader(masked, wire(masked, b"\x82\x05Hello"))
         assert frames.read_header()
         assert frames.take() == b"Hello"
-        assert not frames.in_frame
+        assert frames.in_frame is False
+
+    def test_taken_into_a_block(self, masked: bool) -> None:
+        frames = reader(masked, wire(masked, b"\x82\x05Hello"))
+        assert frames.read_header()
+        assert frames.in_frame is True
+        block = Block()
+        frames.take_into(block)
+        assert (frames.in_frame, frames.remaining, frames.pending()) == (False, 0, 0)
+        assert frames.in_frame is False
+        assert block.take() == b"Hello"
 
     def test_empty(self, masked: bool) -> None:
         for take, expected in ((FrameReader.take, b""), (FrameReader.take_text, "")):
@@ -276,6 +293,16 @@ class TestBorrowedBuffer:
             lent[:] = b"\xee" * 100
         assert found == [b"a", b"b"]
         assert frames.pending() == 0
+
+    @pytest.mark.parametrize("rest", [b"", b"\x82", b"\x82\x05ab"])
+    def test_keep_counts_what_is_left(self, rest: bytes) -> None:
+        frames = reader(False, b"\x82\x02Hi" + rest)
+        assert frames.read_header()
+        assert frames.take() == b"Hi"
+        frames.keep()
+        assert frames.pending() == len(rest)
+        frames.feed(bytearray(b"!"), 1)
+        assert frames.pending() == len(rest) + 1
 
     def test_feeding_more_than_once_before_reading(self) -> None:
         frames = FrameReader(False)
