@@ -6,6 +6,7 @@ import ast
 import configparser
 import functools
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_all_that_must_be_before_a_release_is_there() -> None:
     identifiers = [row[0] for row in ROWS]
     assert [name for name in identifiers if name.startswith("P0")] == [f"P0-{n:02}" for n in range(1, 26)]
     assert len(set(identifiers)) == len(identifiers)
+
+
+def test_what_has_no_row_is_said_to_be_left_to_others() -> None:
+    named = {name for row in ROWS for name in re.findall(r"P\d-\d\d", row[0])}
+    _, _, others = TEXT.partition("\n## What is left to others\n")
+    left = re.findall(r"P\d-\d\d", others)
+    assert not named & set(left)
+    numbers = sorted(named | set(left))
+    assert numbers == [f"P0-{n:02}" for n in range(1, 26)] + [f"P1-{n}" for n in range(26, 46)]
+
+
+def test_warnings_are_errors(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.getini("filterwarnings") == ["error"]
+    with pytest.raises(ResourceWarning, match="left open"):
+        warnings.warn("left open", ResourceWarning, stacklevel=1)
 
 
 def test_environments_that_are_named_exist() -> None:
