@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 
 # Their scripts import each other by bare names.
@@ -133,3 +134,13 @@ class TestBars:
         assert f"| T-X | does it | {cell} | **{cell}** |" in text
         assert "| | below all bars | 1 of 1 | 0 of 1 |" in text
         assert "- other, T-X: open" in text
+
+    def test_the_readme_has_some_rows_of_the_document(self) -> None:
+        short = attack_table.shorten((ROOT / "docs/attacks.md").read_text(encoding="utf-8"))
+        lines = short.splitlines()
+        # Two above, one with the sums below.
+        assert len(lines) == len(attack_table.SHORT) + 3
+        assert lines[0].startswith("| attack | geventws | gevent-websocket |")
+        assert {line.count("|") for line in lines} == {lines[0].count("|")}
+        assert lines[2].count(" MiB, ") == lines[2].count("|") - 2 or " - " in lines[2]
+        assert short in (ROOT / "README.md").read_text(encoding="utf-8")

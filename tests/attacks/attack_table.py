@@ -9,10 +9,16 @@ from typing import Any
 
 from target import KINDS, MIB
 
-__all__ = ["render", "save", "write"]
+__all__ = ["render", "save", "shorten", "write", "write_short"]
 
 BEGIN = "<!-- begin: python tests/attacks/run.py --all --write docs/attacks.md -->"
 END = "<!-- end -->"
+#: In the README, whose rows are some of the table's.
+BEGIN_SHORT = "<!-- begin: some rows of docs/attacks.md -->"
+SHORT = (
+    "T-LEN1e", "T-FRAG1", "T-FRAG3", "T-Z1", "T-MASK", "T-UTF8", "T-FAIR", "T-SM", "T-HS7", "T-ORI",
+    "T-SLOW1", "T-TLS", "T-HB",
+)  # fmt: skip
 
 
 def save(directory: Path, name: str, rows: list[Any], versions: dict[str, str]) -> None:
@@ -88,9 +94,45 @@ def write(path: Path, directory: Path) -> None:
     results = {
         name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()
     }
+    _put(path, BEGIN, render(results))
+
+
+def write_short(path: Path, document: Path) -> None:
+    """Put some rows of the table of `document` between the marks of another document.
+
+    Raises:
+        ValueError: if one of them has no marks.
+    """
+    _put(path, BEGIN_SHORT, shorten(document.read_text(encoding="utf-8")))
+
+
+def shorten(document: str) -> str:
+    """Those rows, without the names of the attacks and the last figure of each cell."""
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in document.partition(BEGIN)[2].partition(END)[0].splitlines()
+        if line.startswith("|")
+    ]
+    names, _, *rows = table
+    lines = ["| " + " | ".join(["attack", *names[2:]]) + " |", "|---|" + "---|" * len(names[2:])]
+    for row in rows:
+        if row[0] in SHORT:
+            lines.append("| " + " | ".join([row[1], *map(_shorten_cell, row[2:])]) + " |")
+        elif row[1] == "below all bars":
+            lines.append("| all of them: below every bar | " + " | ".join(row[2:]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _shorten_cell(cell: str) -> str:
+    bold = "**" if cell.startswith("**") else ""
+    return bold + ", ".join(cell.strip("*").split(", ")[:3]) + bold
+
+
+def _put(path: Path, begin: str, text: str) -> None:
+    """Put text between the marks of a document."""
     document = path.read_text(encoding="utf-8")
-    before, mark, rest = document.partition(BEGIN)
+    before, mark, rest = document.partition(begin)
     _, end, after = rest.partition(END)
     if not mark or not end:
         raise ValueError(f"{path} has no marks for the table")
-    path.write_text(f"{before}{BEGIN}\n\n{render(results)}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n\n{text}\n{END}{after}", encoding="utf-8")

@@ -159,12 +159,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--attempts", type=int, default=ATTEMPTS, help="default %(default)s")
     parser.add_argument(
-        "--many", action="store_true", help="thousands of connections, as many as the issue names"
+        "--many", action="store_true", help="thousands of connections, as docs/attacks.md tells"
     )
     parser.add_argument(
         "--crowd", action="store_true", help="500 clients beside 100 attackers, and nothing else"
     )
-    parser.add_argument("--write", type=Path, help="write the table of all that was run whole, in Markdown")
+    parser.add_argument(
+        "--write", type=Path, help="write the table of all that was run whole, and README.md's"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / ".tox" / "attacks-work", help="for environments")
     arguments = parser.parse_args(argv)
     _raise_limits()
@@ -210,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
             attack_table.save(arguments.work, name, rows, {**versions, "machine": machine()})
     if arguments.write is not None:
         attack_table.write(arguments.write, arguments.work)
+        attack_table.write_short(ROOT / "README.md", arguments.write)
     return int(status)
 
 

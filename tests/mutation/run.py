@@ -26,7 +26,7 @@ ROOT = HERE.parent.parent
 #: The modules, and the tests that have to notice.
 MODULES = {
     "frames": ("frames", "direct"),
-    "messages": ("messages", "direct"),
+    "messages": ("messages", "direct", "limit_values"),
     "handshake": ("handshake",),
 }
 LEAST = 0.90

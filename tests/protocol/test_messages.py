@@ -552,11 +552,46 @@ class TestCompressed:
 class TestReader:
     """The class itself, without a connection around it."""
 
-    def reader(self, client: bool, data: bytes, *, inflater: Inflater | None = None) -> tuple[Any, Any]:
+    def reader(
+        self, client: bool, *frames_of_peer: bytes, limit: int = 100, inflater: Inflater | None = None
+    ) -> tuple[Any, Any]:
         frames = FrameReader(not client)
-        wire = Peer(client).bytes_of(data)
+        wire = b"".join(map(Peer(client).bytes_of, frames_of_peer))
         frames.feed(bytearray(wire), len(wire))
-        return MessageReader(100, 10, inflater), frames
+        return MessageReader(limit, 10, inflater), frames
+
+    def test_nothing_is_open_in_the_beginning(self, client: bool) -> None:
+        messages, _ = self.reader(client)
+        assert messages.expect_continuation is False
+        assert messages.size == 0
+        assert messages.block is None
+
+    def test_has_no_size_while_a_message_comes(self, client: bool) -> None:
+        messages, frames = self.reader(client, b"\x81\x02Hi", b"\x01\x01x", b"\x80\x01y")
+        sizes = []
+        while frames.read_header():
+            messages.begin(frames)
+            sizes.append((messages.read(frames), messages.size))
+        assert sizes == [("Hi", 2), (None, 0), ("xy", 2)]
+
+    @pytest.mark.parametrize(("first", "has_room"), [(0x82, True), (0x02, False)])
+    def test_makes_room_at_once_for_a_message_of_which_enough_is_here(
+        self, client: bool, first: int, has_room: bool
+    ) -> None:
+        size = 40_000
+        messages, frames = self.reader(client, bytes((first, 126)) + size.to_bytes(2, "big"), limit=size)
+        assert frames.read_header()
+        messages.begin(frames)
+        part = Peer(client).bytes_of(with_length(0x82, bytes(20_000)))[-20_000:]
+        frames.feed(bytearray(part), len(part))
+        assert messages.read(frames) is None
+        assert messages.block.size == 20_000
+        if has_room:
+            messages.block.room(20_000).release()
+        else:
+            # How large the message will be is not known yet.
+            with pytest.raises(IndexError):
+                messages.block.room(1)
 
     def test_tells_the_size_of_the_message(self, client: bool) -> None:
         messages, frames = self.reader(client, b"\x81\x04" + "éé".encode())
@@ -597,3 +632,4 @@ class TestReader:
         assert messages.read(frames) is None
         messages.close()
         assert closed == [True]
+        assert messages.block is None
