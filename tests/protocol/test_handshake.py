@@ -923,6 +923,67 @@ class TestWords:
         if name is not None:
             assert (caught.value.name, caught.value.value) == (name, value)
 
+    @pytest.mark.parametrize(
+        ("fields", "without", "message", "name", "value"),
+        [
+            (
+                [("Transfer-Encoding", "gzip"), ("transfer-encoding", "chunked")],
+                (),
+                "upgrade with a body: Transfer-Encoding is 'gzip, chunked'",
+                "Transfer-Encoding",
+                "gzip, chunked",
+            ),
+            (
+                [("Content-Length", "5"), ("content-length", "6")],
+                (),
+                "upgrade with a body: Content-Length is '5, 6'",
+                "Content-Length",
+                "5, 6",
+            ),
+            (
+                [("expect", "100-continue")],
+                (),
+                "upgrade with Expect: '100-continue'",
+                "Expect",
+                "100-continue",
+            ),
+            ([("Host", "b")], (), "Host is there 2 times, not once", "Host", "example.com, b"),
+            ([], ("Sec-WebSocket-Key",), "Sec-WebSocket-Key is missing", "Sec-WebSocket-Key", None),
+            (
+                [("Sec-WebSocket-Key", "AAAA")],
+                ("Sec-WebSocket-Key",),
+                "Sec-WebSocket-Key is 'AAAA', which is not 16 bytes in base64",
+                "Sec-WebSocket-Key",
+                "AAAA",
+            ),
+        ],
+    )
+    def test_of_fields(self, fields, without, message, name, value):
+        with pytest.raises(InvalidHeader) as caught:
+            check_request(make(*fields, without=without))
+        assert (str(caught.value), caught.value.name, caught.value.value) == (message, name, value)
+
+    def test_of_a_method(self):
+        with pytest.raises(InvalidMethod) as caught:
+            check_request(make(method="POST"))
+        assert str(caught.value) == "method is 'POST', not GET"
+
+    def test_of_a_connection_that_is_no_list(self):
+        with pytest.raises(InvalidHeader, match="Connection") as caught:
+            check_request(make(Connection="close;, Upgrade"))
+        assert caught.value.name == "Connection"
+
+    @pytest.mark.parametrize(
+        ("name", "arguments"),
+        [
+            ("Origin", {"origin": "a\r\nb: c"}),
+            ("Sec-WebSocket-Extensions", {"extensions_offer": "a; b "}),
+        ],
+    )
+    def test_of_what_a_client_cannot_send(self, name, arguments):
+        with pytest.raises(ValueError, match=f"^header field {name} takes"):
+            ClientHandshake(parse_uri("ws://h"), **arguments)
+
     def test_of_origins(self):
         with pytest.raises(InvalidOrigin) as caught:
             check_origin(make(("Origin", "http://a"), ("Origin", "http://b")))
@@ -955,7 +1016,8 @@ def test_the_scheme_of_an_origin_is_one(origin):
         check_origin(make(("Origin", origin), Host="example.com:80"))
 
 
-def test_all_values_of_upgrade_are_read():
+@pytest.mark.parametrize("field", [("Upgrade", "web socket"), ("Connection", "keep alive")])
+def test_all_values_of_a_list_are_read(field):
     # RFC 9110 section 5.3: several lines are one list; one that is malformed makes all of it so.
     with pytest.raises(InvalidHeader):
-        check_request(make(("Upgrade", "web socket")))
+        check_request(make(field))
