@@ -82,8 +82,10 @@ def _quick(observe: Callable[..., Any], data: bytes) -> Any:
     control, stream = data[0] if data else 0, data[1:]
     limits = _LIMITS[control & 3]
     whole = observe(UNDER_TEST, [stream], limits)
-    cut = observe(UNDER_TEST, pieces_of(stream, control >> 2), limits)
-    assert whole == cut, (whole, cut)
+    # Cut, it takes several times as long.
+    if not len(data) & 3:
+        cut = observe(UNDER_TEST, pieces_of(stream, control >> 2), limits)
+        assert whole == cut, (whole, cut)
     if whole is None:
         return None
     if isinstance(whole[0], str):

@@ -86,19 +86,14 @@ def _see(build: Any, pieces: list[bytes], options: dict[str, Any], negotiated: d
 
 
 def _kind(seen: Any) -> Any:
+    # Too fine, and every third input is of a new kind, and put to everybody.
     events, _, phase, received, _, error = seen
     shape = tuple(
-        event if isinstance(event, int) else (type(event[0]).__name__, event[1].bit_length() // 3)
-        for event in events[:4]
+        event if isinstance(event, int) else (type(event[0]).__name__, event[1].bit_length() // 6)
+        for event in events[:3]
         if event
     )
-    return (
-        shape,
-        min(len(events), 6),
-        phase,
-        received and received[0] // 100,
-        error and (error[1], error[2][:40]),
-    )
+    return shape, min(len(events), 4), phase, received and received[0] // 1000, error and error[1]
 
 
 def quick(data: bytes) -> Any:
@@ -107,8 +102,10 @@ def quick(data: bytes) -> Any:
     options, negotiated, _ = _options(data)
     stream = b"".join(frames_of(data[2:], not options["client"]))
     whole = _see(UNDER_TEST, [stream], options, negotiated)
-    cut = _see(UNDER_TEST, pieces_of(stream, data[0] >> 3), options, negotiated)
-    assert _same(whole, cut), (whole, cut)
+    # Cut, it takes several times as long.
+    if not len(data) & 3:
+        cut = _see(UNDER_TEST, pieces_of(stream, data[0] >> 3), options, negotiated)
+        assert _same(whole, cut), (whole, cut)
     return _kind(whole)
 
 
