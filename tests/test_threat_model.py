@@ -22,12 +22,18 @@ ROWS = [
 
 @functools.cache
 def names_in(path: Path) -> set[str]:
-    """The names of the tests in a file."""
+    """The names of the tests in a file; a state machine is one that is assigned."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assigned = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    return {name for name in functions if name.startswith("test_")} | {
+        name for name in assigned if name.startswith("Test")
     }
 
 
