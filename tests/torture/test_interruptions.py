@@ -47,7 +47,7 @@ class Victims:
         self._begun.append(gevent.getcurrent())
         try:
             # Half of them bring a time-out of their own.
-            with gevent.Timeout(self._rng.choice((None, 0, 0.0005, 0.002))):
+            with gevent.Timeout(self._rng.choice((None, 0, 0.001, 0.002))):
                 inside = True
                 if call == "send":
                     name = divmod(number, 1000)

@@ -178,7 +178,7 @@ def test_from_a_thread_whose_own_greenlets_go_on() -> None:
             while True:
                 ticks.append(1)
                 # Not 0: a loop that is never idle hardly lets go of the interpreter's lock.
-                gevent.sleep(0.0001)
+                gevent.sleep(0.001)
 
         ticker = gevent.spawn(tick)
         for number in range(20):
