@@ -51,7 +51,8 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     """The Markdown between the marks."""
     names = [*results]
     rows = {name: {row["name"]: row for row in results[name]["rows"]} for name in names}
-    (machine,) = {result["versions"].pop("machine") for result in results.values()}
+    # One, unless servers had their turns on several days.
+    machine = "; ".join(sorted({result["versions"].pop("machine") for result in results.values()}))
     lines = [
         "Each cell: the answer, what the resident set grew by at its peak, the CPU time that it took,",
         "and the p99 of a well-behaved client beside it. **Bold**: not below a bar. `-`: not for this one.",
