@@ -16,7 +16,7 @@ from builds import compiled_modules, is_compiled
 
 MODULES = compiled_modules()
 #: Written twice, .py and .pyx: the words stand in the Python file, for that is the one people read.
-TWINS = ["protocol.block", "protocol.masking", "stacks", "wire"]
+TWINS = ["protocol.block", "protocol.keys", "protocol.masking", "stacks", "wire"]
 SAME_SOURCE = [module for module in MODULES if module not in TWINS]
 #: Cython gives a class these of its own.
 MACHINERY = {"__pyx_vtable__", "__pyx_capi__", "__setstate_cython__", "__reduce_cython__", "__test__"}

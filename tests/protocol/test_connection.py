@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -344,11 +345,15 @@ class TestMaskingKeys:
     def test_keys_come_from_the_systems_entropy(self, client: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         from geventws.protocol import keys
 
-        monkeypatch.setattr(keys, "_keys", [KEY])
-        connection = Connection(client=client)
-        connection.send("Hello")
-        assert connection.out == [mask(b"\x81\x05Hello") if client else b"\x81\x05Hello"]
-        assert keys._keys == ([] if client else [KEY])
+        monkeypatch.setattr(os, "urandom", lambda size: (KEY * size)[:size])
+        keys.drop_keys()
+        try:
+            connection = Connection(client=client)
+            connection.send("Hello")
+            assert connection.out == [mask(b"\x81\x05Hello") if client else b"\x81\x05Hello"]
+            assert keys.count_keys() == (1023 if client else 0)
+        finally:
+            keys.drop_keys()
 
 
 @pytest.mark.usefixtures("compressor")

@@ -124,7 +124,7 @@ def test_trap_07_an_error_that_leaves_the_connection_open(client: bool) -> None:
 
 
 def test_trap_08_masking_keys_that_can_be_foretold() -> None:
-    keys._keys.clear()
+    keys.drop_keys()
     generator = random.getstate()
     drawn = []
     for _ in range(3):
