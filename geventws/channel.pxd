@@ -3,7 +3,7 @@ cimport cython
 from geventws.protocol.connection cimport Connection
 from geventws.receiver cimport Receiver
 from geventws.transport cimport Transport
-from geventws.wire cimport current_greenlet, switch
+from geventws.wire cimport current_greenlet, parent_of, switch
 
 
 cdef class Channel(Receiver):

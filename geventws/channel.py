@@ -29,7 +29,7 @@ from .protocol.connection import Connection, Event
 from .receiver import Receiver
 from .tls import TLSTransport
 from .transport import Transport
-from .wire import current_greenlet, switch
+from .wire import current_greenlet, parent_of, switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,7 +294,7 @@ class Channel(Receiver):
         current = current_greenlet()
         if current is self._hub:
             raise BlockingSwitchOutError(f"{what} has to wait, which a callback of the event loop cannot do")
-        if current.parent is not self._hub and get_hub_if_exists() is not self._hub:
+        if parent_of(current) is not self._hub and get_hub_if_exists() is not self._hub:
             raise ConcurrencyError(f"{what} in another thread than the one that made this WebSocket")
         return current
 

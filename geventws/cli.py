@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (terminal.TerminalError, WebSocketError) as error:
         # What a server says may stand in it.
         print(f"geventws: {terminal.escape(_one_line(str(error)))}", file=sys.stderr)
+        for line in terminal.answer_lines(error):
+            print(line, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130  # before the server took care of the signal

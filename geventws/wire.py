@@ -12,7 +12,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 if TYPE_CHECKING:
     from .protocol.block import Block
@@ -21,6 +21,7 @@ __all__ = [
     "current_greenlet",
     "has_unread",
     "monotonic",
+    "parent_of",
     "receive_block",
     "receive_into",
     "send_chunks",
@@ -112,6 +113,17 @@ def monotonic() -> float:
 def current_greenlet() -> Any:
     """Return the greenlet that runs."""
     return getcurrent()
+
+
+def parent_of(thing: Any) -> Any:
+    """Return the greenlet that is switched to when this one ends, or None.
+
+    Raises:
+        TypeError: if it is no greenlet.
+    """
+    if not isinstance(thing, greenlet):
+        raise TypeError(f"only greenlets have a parent, not {type(thing).__name__}")
+    return thing.parent
 
 
 def switch(target: Any) -> None:

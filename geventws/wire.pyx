@@ -14,7 +14,10 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from geventws.protocol.block cimport Block
 
-__all__ = ["current_greenlet", "has_unread", "monotonic", "receive_block", "receive_into", "send_chunks", "switch"]
+__all__ = [
+    "current_greenlet", "has_unread", "monotonic", "parent_of", "receive_block", "receive_into",
+    "send_chunks", "switch",
+]
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -52,6 +55,8 @@ cdef extern from "greenlet.h":
     ctypedef struct PyGreenlet:
         pass
     PyGreenlet *PyGreenlet_GetCurrent() except NULL
+    bint PyGreenlet_Check(object greenlet)
+    PyGreenlet *PyGreenlet_GetParent(PyGreenlet *greenlet)
     PyObject *PyGreenlet_Switch(PyGreenlet *target, PyObject *args, PyObject *kwargs)
     void PyGreenlet_Import() except *
 
@@ -175,6 +180,19 @@ cpdef object current_greenlet():
     cdef object current = <object><PyObject *>PyGreenlet_GetCurrent()
     Py_DECREF(current)
     return current
+
+
+cpdef object parent_of(object thing):
+    """Return the greenlet that is switched to when this one ends, or None."""
+    if not PyGreenlet_Check(thing):
+        raise TypeError(f"only greenlets have a parent, not {type(thing).__name__}")
+    cdef PyGreenlet *parent = PyGreenlet_GetParent(<PyGreenlet *>thing)
+    if parent is NULL:
+        return None
+    # A reference of our own, as above.
+    cdef object found = <object><PyObject *>parent
+    Py_DECREF(found)
+    return found
 
 
 cpdef int switch(object target) except -1:

@@ -152,20 +152,27 @@ def run_greenlets(meter, connect):
         pool = Pool(_AT_ONCE)
         return pool.map(lambda _: guarded(connect), range(count))
 
+    # No frame around them: each would be copied when its greenlet is switched to.
     def talk(number, ws):
-        send, receive = ws.send, ws.receive
-        send(message)
-        meter.check(receive())
-        while meter.running:
+        try:
+            send, receive = ws.send, ws.receive
             send(message)
-            if len(receive()) != size:
-                raise Failure("a message of another length")
-            counts[number] += 1
+            meter.check(receive())
+            while meter.running:
+                send(message)
+                if len(receive()) != size:
+                    raise Failure("a message of another length")
+                counts[number] += 1
+        except Exception as error:
+            meter.fail(error)
 
     def come_and_go(number):
-        while meter.running:
-            connect().close()
-            counts[number] += 1
+        try:
+            while meter.running:
+                connect().close()
+                counts[number] += 1
+        except Exception as error:
+            meter.fail(error)
 
     if options.mode == "idle":
         connect().close()
@@ -176,10 +183,10 @@ def run_greenlets(meter, connect):
         meter.opened(sum(not greenlet.dead for greenlet in waiting))
     if options.mode == "echo":
         for number, ws in enumerate(open_all(options.connections)):
-            gevent.spawn(guarded, talk, number, ws)
+            gevent.spawn(talk, number, ws)
     else:
         for number in range(options.connections):
-            gevent.spawn(guarded, come_and_go, number)
+            gevent.spawn(come_and_go, number)
     gevent.sleep(options.warmup)
     meter.begin()
     gevent.sleep(options.seconds)
@@ -207,19 +214,25 @@ async def run_tasks(meter, connect):
         return await asyncio.gather(*(open_one() for _ in range(count)))
 
     async def talk(number, ws):
-        send, receive = ws.send, ws.receive
-        await send(message)
-        meter.check(await receive())
-        while meter.running:
+        try:
+            send, receive = ws.send, ws.receive
             await send(message)
-            if len(await receive()) != size:
-                raise Failure("a message of another length")
-            counts[number] += 1
+            meter.check(await receive())
+            while meter.running:
+                await send(message)
+                if len(await receive()) != size:
+                    raise Failure("a message of another length")
+                counts[number] += 1
+        except Exception as error:
+            meter.fail(error)
 
     async def come_and_go(number):
-        while meter.running:
-            await (await connect()).close()
-            counts[number] += 1
+        try:
+            while meter.running:
+                await (await connect()).close()
+                counts[number] += 1
+        except Exception as error:
+            meter.fail(error)
 
     if options.mode == "idle":
         await (await connect()).close()
@@ -230,11 +243,9 @@ async def run_tasks(meter, connect):
         meter.opened(sum(not task.done() for task in tasks))
     if options.mode == "echo":
         for number, ws in enumerate(await open_all(options.connections)):
-            tasks.append(asyncio.ensure_future(guarded(talk(number, ws))))
+            tasks.append(asyncio.ensure_future(talk(number, ws)))
     else:
-        tasks += [
-            asyncio.ensure_future(guarded(come_and_go(number))) for number in range(options.connections)
-        ]
+        tasks += [asyncio.ensure_future(come_and_go(number)) for number in range(options.connections)]
     await asyncio.sleep(options.warmup)
     meter.begin()
     await asyncio.sleep(options.seconds)

@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from ..pong import Pong
     from ..websocket import WebSocket
 
-__all__ = ["TerminalError", "add_arguments", "escape", "run"]
+__all__ = ["TerminalError", "add_arguments", "answer_lines", "escape", "run"]
 
 #: Bytes of a binary message that are shown.
 _SHOWN = 256
+
+#: Characters and lines of the body of a refusal that are shown, and kinds that are text besides "text/...".
+_ANSWER_SIZE = 2000
+_ANSWER_LINES = 20
+_TEXTS = ("json", "xml", "javascript", "x-www-form-urlencoded")
 
 #: Bytes that are read from standard input at a time.
 _READ_SIZE = 64 * 1024
@@ -63,6 +68,27 @@ def escape(text: str) -> str:
         else character.encode("unicode_escape", "backslashreplace").decode("ascii")
         for character in text
     )
+
+
+def answer_lines(error: BaseException) -> list[str]:
+    """Return what a server or proxy said in the body of its refusal, escaped and not too much of it."""
+    response = getattr(error, "response", None)
+    body: bytes = getattr(response, "body", b"")
+    if response is None or not body.strip():
+        return []
+    size = f"{len(body)} byte{'' if len(body) == 1 else 's'}"
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    coding = response.headers.get("Content-Encoding", "")
+    if coding:
+        return [f"< ({size}, encoded as {escape(coding)})"]
+    if kind and not kind.startswith("text/") and not kind.endswith(_TEXTS):
+        return [f"< ({size} of {escape(kind)})"]
+    text = body.decode("utf-8", "backslashreplace").strip("\r\n")
+    if not kind and "\0" in text:
+        return [f"< ({size})"]
+    lines = [escape(line.rstrip("\r")) for line in text[:_ANSWER_SIZE].split("\n")]
+    more = [f"< ... ({size} came)"] if len(text) > _ANSWER_SIZE or len(lines) > _ANSWER_LINES else []
+    return [f"< {line}" for line in lines[:_ANSWER_LINES]] + more
 
 
 def add_arguments(parser: argparse.ArgumentParser, limit: Callable[[str], int | None]) -> None:

@@ -107,6 +107,41 @@ class TestPipes:
         assert "\x9b" not in errors
         assert errors.count("\n") == 1
 
+    def test_the_body_of_a_refusal_is_shown_and_escaped(self) -> None:
+        body = "not here: \x1b]0;x\x07\r\n\n  ü\u202e ".encode() + b"\xff\n"
+        fields = (b"Content-Type: text/plain",)
+        status_line = b"501 Not Implemented"
+        with scripted(lambda connection: connection.answer(status_line, *fields, body=body)) as server:
+            status, output, errors = pipe(server.uri, PYTHONIOENCODING="utf-8")
+        assert (status, output) == (1, b"")
+        first, *lines = errors.splitlines()
+        assert first.startswith(f"geventws: {server.uri}/: ")
+        assert "501" in first
+        assert lines == [r"< not here: \x1b]0;x\x07", "< ", r"<   ü\u202e \xff"]
+
+    @pytest.mark.parametrize(
+        ("fields", "body", "lines"),
+        [
+            ((b"Content-Type: text/html; charset=utf-8",), b"<p>\n\n", ["< <p>"]),
+            ((b"Content-Type: application/json",), b'{"error": 1}', ['< {"error": 1}']),
+            ((b"Content-Type: application/problem+json",), b"{}", ["< {}"]),
+            ((), b"plain", ["< plain"]),
+            ((), b"\x00\x01\xff", ["< (3 bytes)"]),
+            ((b"Content-Type: image/png",), b"\x89PNG\x1b[1m", ["< (8 bytes of image/png)"]),
+            ((b"Content-Type: image/\x9b1m",), b"x", [r"< (1 byte of image/\x9b1m)"]),
+            ((b"Content-Type: text/plain", b"Content-Encoding: gzip"), b"\x1f\x8b", ["< (2 bytes, encoded as gzip)"]),
+            ((), b" \r\n ", []),
+            ((), b"", []),
+            ((), b"0123456789" * 250, ["< " + "0123456789" * 200, "< ... (2500 bytes came)"]),
+            ((), b"0\n" * 50, ["< 0"] * 20 + ["< ... (100 bytes came)"]),
+        ],
+    )
+    def test_bodies_of_refusals(self, fields: tuple[bytes, ...], body: bytes, lines: list[str]) -> None:
+        with scripted(lambda connection: connection.answer(b"403 No", *fields, body=body)) as server:
+            status, output, errors = pipe(server.uri)
+        assert (status, output) == (1, b"")
+        assert errors.splitlines()[1:] == lines
+
     def test_raw(self) -> None:
         def script(connection: Connection) -> None:
             connection.open()
