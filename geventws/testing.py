@@ -15,7 +15,7 @@
             assert ws.receive(timeout=5) == "hello"
 
 In a conftest.py, `from geventws.testing import websocket_client` gives pytest a fixture: a function that
-makes such a `Client`, all of which end with the test.
+makes such a `Client`, all of which end with the test: what is open is closed with 1001.
 
 Everything runs in the hub of the test's thread: give `receive` a timeout, so that a test fails instead of
 hanging.
@@ -23,6 +23,7 @@ hanging.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import sys
@@ -205,15 +206,19 @@ class Client:
                 takeover.outcome.set(InvalidStatus(f"the application answered {response.status}", response))
 
     def close(self) -> None:
-        """End all WebSockets that are open, and wait for the application.
+        """Close all WebSockets that are open, with 1001, and wait for the application.
 
         Raises:
-            TimeoutError: a handler does not end.
+            TimeoutError: a handler does not end; it was killed.
         """
-        for ws in self._websockets:
-            ws.abort()
-        left = len(self._calls) - len(gevent.joinall(self._calls, timeout=self._timeout))
-        gevent.killall(self._calls)
+        try:
+            for ws in self._websockets:
+                ws.begin_close(1001, "the test is over")
+            left = len(self._calls) - len(gevent.joinall(self._calls, timeout=self._timeout))
+            gevent.killall(self._calls)
+        finally:
+            for ws in self._websockets:
+                ws.abort()
         if left:
             raise TimeoutError(f"{left} handlers have not ended within {self._timeout:g} seconds")
 
@@ -320,12 +325,6 @@ else:
     @pytest.fixture
     def websocket_client() -> Iterator[Callable[..., Client]]:
         """A function that makes a `Client` for an application."""
-        clients: list[Client] = []
-
-        def make(app: Callable[..., Any], **options: Any) -> Client:
-            clients.append(Client(app, **options))
-            return clients[-1]
-
-        yield make
-        for client in clients:
-            client.close()
+        with contextlib.ExitStack() as stack:
+            # Each of them, whatever the others raise.
+            yield lambda app, **options: stack.enter_context(Client(app, **options))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from flask import Flask, abort, make_response
+from support import PATIENCE
 
+import geventws
 from geventws import ConnectionClosed, ConnectionClosedOK, InvalidStatus, OpenTimeout, WebSocketMiddleware
 from geventws.flask import Sock
 from geventws.testing import Client, pair, websocket_client
@@ -165,3 +171,84 @@ def test_fixture(websocket_client: Any) -> None:
     ws = websocket_client(WebSocketMiddleware(nothing, echo)).connect()
     ws.send("x")
     assert ws.receive(timeout=5) == "x"
+
+
+USERS_TESTS = """
+import gevent
+import pytest
+from gevent.event import Event
+
+from geventws import WebSocketMiddleware
+from geventws.testing import websocket_client
+
+ended = []
+clients = []
+
+
+def nothing(environ, start_response):
+    start_response("404 Not Found", [])
+    return []
+
+
+def echo(ws):
+    # Ends when the peer closes normally, and raises otherwise.
+    for message in ws:
+        ws.send(message)
+    ended.append(ws.close_code)
+
+
+def stubborn(ws):
+    while not release.ready():
+        try:
+            release.wait()
+        except gevent.GreenletExit:
+            ended.append("killed")
+            raise
+
+
+release = Event()
+
+
+def test_two_clients_and_three_connections(websocket_client):
+    first = websocket_client(WebSocketMiddleware(nothing, echo))
+    second = websocket_client(WebSocketMiddleware(nothing, echo))
+    clients[:] = [first.connect(), first.connect(), second.connect()]
+    for ws in clients:
+        ws.send("x")
+        assert ws.receive(timeout=5) == "x"
+    assert not any(ws.closed for ws in clients)
+
+
+def test_all_were_over_when_that_one_was():
+    assert all(ws.wait_closed(0) for ws in clients)
+    assert ended == [1001, 1001, 1001]
+
+
+def test_one_that_does_not_end(websocket_client):
+    ended.clear()
+    first = websocket_client(WebSocketMiddleware(nothing, stubborn), timeout=0.2)
+    second = websocket_client(WebSocketMiddleware(nothing, echo))
+    clients[:] = [first.connect(), second.connect()]
+
+
+def test_the_others_were_ended_all_the_same():
+    assert all(ws.wait_closed(0) for ws in clients)
+    assert sorted(ended, key=str) == [1001, "killed"]
+"""
+
+
+def test_fixture_ends_everything_behind_each_test(tmp_path: Path) -> None:
+    file = tmp_path / "test_users.py"
+    file.write_text(USERS_TESTS, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(geventws.__file__).parents[1])},
+    )
+    # The error is that of the one handler that did not end.
+    assert "4 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "TimeoutError: 1 handlers have not ended within 0.2 seconds" in done.stdout
