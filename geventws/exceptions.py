@@ -428,7 +428,8 @@ class InvalidURI(WebSocketError):
     kind = "uri"
 
     def __init__(self, message: str, uri: str = "") -> None:
-        super().__init__(message, uri)
+        # Not among the arguments, which `repr` shows: a password may stand in it.
+        super().__init__(message)
         self.message = message
         self.uri = uri
 

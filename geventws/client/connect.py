@@ -36,7 +36,7 @@ from ..protocol.deflate import accept_response, client_offer
 from ..protocol.handshake import ClientHandshake
 from ..protocol.headers import Headers
 from ..protocol.http import Request, Response, ResponseParser
-from ..protocol.uri import URI, parse_uri
+from ..protocol.uri import URI, parse_uri, show_uri
 from ..serving import prepare_socket
 from ..websocket import WebSocket
 from .dial import Progress, connect_tcp, connect_unix, default_context, start_tls
@@ -164,7 +164,7 @@ def open_websocket(uri: URI, settings: Settings) -> WebSocket:
                     opened,
                 )
             if origin_of(target) != origin_of(uri):
-                settings = settings.without_credentials()
+                settings = settings.without_credentials(uri)
             uri = target
     except gevent.Timeout as expired:
         if expired is not timer:
@@ -219,7 +219,7 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             subprotocol, extensions = handshake.check_response(response)
             deflate = accept_response(extensions, compression)
         except InvalidHandshake as error:
-            _explain(error, uri)
+            _explain(error, uri, settings.dropped_by)
             raise
         except OSError as error:
             advice = "is there a WebSocket server on that port"
@@ -249,6 +249,8 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
 
 def _dial(uri: URI, settings: Settings, progress: Progress) -> Any:
     """Return a socket at whose other end is the server."""
+    # First: it cannot be made where no descriptor is left.
+    context = settings.ssl_context or (default_context() if uri.secure else None)
     if uri.unix_path is not None:
         return connect_unix(uri.unix_path, progress)
     proxy = proxy_from_environment(uri) if settings.proxy is True else settings.proxy
@@ -268,7 +270,7 @@ def _dial(uri: URI, settings: Settings, progress: Progress) -> Any:
         raise
     if not uri.secure:
         return sock
-    context = settings.ssl_context or default_context()
+    assert context is not None
     return start_tls(sock, uri, context, settings.server_hostname or uri.host, progress)
 
 
@@ -332,7 +334,7 @@ def _redirect_target(uri: URI, response: Response) -> URI:
         # Nobody but our caller gives us credentials.
         target = dataclasses.replace(parse_uri(f"{scheme}{colon}{rest}"), userinfo=None)
     except (ValueError, InvalidURI) as error:
-        raise InvalidRedirect(f"{show(uri)} redirects to {location!r}: {error}", response) from None
+        raise InvalidRedirect(f"{show(uri)} redirects to {show_uri(location)!r}: {error}", response) from None
     if uri.unix_path is not None:
         if origin_of(target) != (False, uri.host, uri.port, None):
             raise InvalidRedirect(
@@ -351,14 +353,20 @@ def _redirect_target(uri: URI, response: Response) -> URI:
     return target
 
 
-def _explain(error: InvalidHandshake, uri: URI) -> None:
+def _explain(error: InvalidHandshake, uri: URI, dropped_by: URI | None) -> None:
     """Say in an error of the handshake where it was, and what to do about it."""
     advice = ""
     if isinstance(error, InvalidStatus):
         status = error.response.status
         advice = _ADVICE.get(status, "")
+        if status == 401 and dropped_by is not None:
+            advice = (
+                f"{show(dropped_by)} redirects to it, and what was for that server was not sent to another: "
+                "if the credentials are for this one, connect to it"
+            )
         if status in _REDIRECTS:
-            advice = "it redirects to " + repr(error.response.headers.get("Location", "nowhere"))
+            location = error.response.headers.get("Location", "nowhere")
+            advice = f"it redirects to {show_uri(location)!r}"
         elif not advice and 200 <= status < 300:
             advice = "there is an ordinary page; look at the path of the URI"
     elif isinstance(error, HeadTooBig):

@@ -181,8 +181,9 @@ def connect_unix(path: str, progress: Progress) -> BareSocket:
         ConnectError: if that is not possible.
     """
     progress.enter("connect", f"the server behind {path!r} does not accept connections: is it overloaded?")
-    sock = BareSocket(gevent.socket.AF_UNIX)
+    sock: BareSocket | None = None
     try:
+        sock = BareSocket(gevent.socket.AF_UNIX)
         while True:
             try:
                 sock.connect(os.fsencode(path))
@@ -191,10 +192,12 @@ def connect_unix(path: str, progress: Progress) -> BareSocket:
                 # Its backlog is full (unix(7): EAGAIN), and no event will tell when that is over.
                 gevent.sleep(0.01)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise ConnectError(f"cannot connect to {path!r}: {reason_of(error)}", error.errno) from error
     except BaseException:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise
 
 

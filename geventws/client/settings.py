@@ -9,11 +9,14 @@ import functools
 import ssl
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..options import Options
 from ..protocol.headers import Headers, is_token
 from .proxy import Proxy, parse_proxy
+
+if TYPE_CHECKING:
+    from ..protocol.uri import URI
 
 __all__ = ["Settings", "make_settings"]
 
@@ -50,11 +53,18 @@ class Settings:
     proxy: Proxy | bool
     source_address: tuple[str, int] | None
     max_redirects: int
+    #: The server that credentials stay with, after a redirect to another.
+    dropped_by: URI | None = None
 
-    def without_credentials(self) -> Settings:
-        """Return what holds for another server than the one that was meant."""
+    def without_credentials(self, server: URI) -> Settings:
+        """Return what holds for another server than the one that was meant, `server`, which redirects to it."""
         kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _CREDENTIALS]
-        return dataclasses.replace(self, headers=Headers(kept), server_hostname=None)
+        dropped_by = self.dropped_by
+        if dropped_by is None and (len(kept) < len(self.headers.items()) or server.userinfo is not None):
+            dropped_by = server
+        return dataclasses.replace(
+            self, headers=Headers(kept), server_hostname=None, dropped_by=dropped_by
+        )
 
 
 def make_settings(

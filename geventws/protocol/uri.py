@@ -12,7 +12,7 @@ import urllib.parse
 
 from ..exceptions import InvalidURI
 
-__all__ = ["URI", "parse_uri", "split_host"]
+__all__ = ["URI", "parse_uri", "show_uri", "split_host"]
 
 # RFC 3986 section 3.2.2: reg-name, without what no host name has: the percent sign, and the comma,
 # which is the mark of two Host fields that something in front of us has joined.
@@ -116,23 +116,33 @@ def parse_uri(uri: str) -> URI:
     return _parse_uri(uri) if "@" in uri or "?" in uri or len(uri) > 255 else _parse_known_uri(uri)
 
 
+def show_uri(uri: str) -> str:
+    """Return a URI, good or not, for a message: without credentials, and without a query, which may hold some."""
+    text, question, _ = uri.partition("?")
+    before, at, behind = text.rpartition("@")
+    if at and not text.lower().startswith("ws+unix:"):
+        scheme, slashes, _ = before.partition("//")
+        text = f"{scheme + slashes if slashes else ''}***@{behind}"
+    return f"{text}?..." if question else text
+
+
 def _parse_uri(uri: str) -> URI:
     # Nearly all are printable ASCII without a space.
     for character in uri if " " in uri or not (uri.isascii() and uri.isprintable()) else "":
         if character <= " " or "\x7f" <= character <= "\xa0":
-            raise InvalidURI(f"URI {uri!r} has a space or control character: percent-encode it", uri)
+            raise InvalidURI(f"URI {show_uri(uri)!r} has a space or control character: percent-encode it", uri)
         if "\ud800" <= character <= "\udfff":
-            raise InvalidURI(f"URI {uri!r} has a lone surrogate, which has no UTF-8", uri)
+            raise InvalidURI(f"URI {show_uri(uri)!r} has a lone surrogate, which has no UTF-8", uri)
     # RFC 6455 section 3: "Fragment identifiers are meaningless ... and MUST NOT be used".
     if "#" in uri:
-        raise InvalidURI(f"URI {uri!r} has a fragment, which a WebSocket cannot have: write # as %23", uri)
+        raise InvalidURI(f"URI {show_uri(uri)!r} has a fragment, which a WebSocket cannot have: write # as %23", uri)
     scheme, colon, rest = uri.partition(":")
     scheme = scheme.lower()
     if colon and scheme in ("ws", "wss") and rest.startswith("//"):
         return _parse_tcp(uri, scheme == "wss", rest[2:])
     if colon and scheme == "ws+unix":
         return _parse_unix(uri, rest)
-    raise InvalidURI(f"URI {uri!r} does not begin with ws://, wss:// or ws+unix:", uri)
+    raise InvalidURI(f"URI {show_uri(uri)!r} does not begin with ws://, wss:// or ws+unix:", uri)
 
 
 _parse_known_uri = functools.lru_cache(maxsize=64)(_parse_uri)
@@ -149,9 +159,11 @@ def _parse_tcp(uri: str, secure: bool, rest: str) -> URI:
     try:
         host, port = split_host(_to_ascii(authority))
     except ValueError as error:  # UnicodeError, of the idna codec, is one too.
-        raise InvalidURI(f"URI {uri!r} has no valid host and port: {error}", uri) from None
+        # Behind an "@" that stands elsewhere: what was taken for the host may be a piece of a password.
+        detail = "write / and @ in a password as %2F and %40" if "@" in authority + resource else str(error)
+        raise InvalidURI(f"URI {show_uri(uri)!r} has no valid host and port: {detail}", uri) from None
     if port == 0:
-        raise InvalidURI(f"URI {uri!r} names port 0, which cannot be connected to", uri)
+        raise InvalidURI(f"URI {show_uri(uri)!r} names port 0, which cannot be connected to", uri)
     if port is None:
         port = 443 if secure else 80
     path, query = _split_resource(resource)
@@ -168,11 +180,11 @@ def _parse_unix(uri: str, rest: str) -> URI:
         or socket_path.startswith("//")
         or (colon and not path.startswith("/"))
     ):
-        raise InvalidURI(f"URI {uri!r} is not of the form ws+unix:/path/to/socket:/path?query", uri)
+        raise InvalidURI(f"URI {show_uri(uri)!r} is not of the form ws+unix:/path/to/socket:/path?query", uri)
     # A path is bytes: what is not UTF-8 is kept as os.fsencode() expects it.
     unix_path = urllib.parse.unquote(socket_path, errors="surrogateescape")
     if "\0" in unix_path:
-        raise InvalidURI(f"URI {uri!r} has a NUL in the path of its socket", uri)
+        raise InvalidURI(f"URI {show_uri(uri)!r} has a NUL in the path of its socket", uri)
     path, query = _split_resource(f"{path}?{query}")
     return URI(False, "localhost", 80, path, query, None, unix_path)
 
@@ -184,7 +196,7 @@ def _parse_userinfo(uri: str, userinfo: str) -> tuple[str, str]:
     # characters.
     if ":" in user or any(character < " " or character == "\x7f" for character in user + password):
         raise InvalidURI(
-            f"URI {uri!r} has a user name or password that Basic authentication cannot send", uri
+            f"URI {show_uri(uri)!r} has a user name or password that Basic authentication cannot send", uri
         )
     return user, password
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
 import pickle
+import resource
 import socket as std_socket
 import ssl
 from collections.abc import Callable
@@ -114,6 +116,22 @@ class TestAddress:
         error = fails(ConnectError, f"ws+unix:{tmp_path}/no.sock")
         assert error.errno == errno.ENOENT
         assert "is that the path of its socket?" in str(error)
+
+    @pytest.mark.parametrize("uri", ["ws://127.0.0.1:1/", "ws+unix:/nowhere", "wss://127.0.0.1:1/"])
+    def test_no_descriptor_left(self, uri: str) -> None:
+        gevent.get_hub()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The lowest number that is free is the next one.
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(ConnectError) as caught:
+                connect(uri)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert caught.value.errno == errno.EMFILE
+        assert "Too many open files" in str(caught.value)
 
     def test_source_address_of_another(self) -> None:
         # RFC 5737: nobody's.
@@ -509,6 +527,25 @@ class TestRedirects:
             with scripted(lambda connection: connection.answer(b"308 Permanent", location)) as first:
                 connect(first.uri, auth="token").abort()
             assert second.connections[0].field(b"Authorization") is None
+
+    def test_refusal_for_want_of_credentials_that_were_dropped(self) -> None:
+        with scripted(lambda connection: connection.answer(b"401 Unauthorized")) as second:
+            location = b"Location: " + second.uri.encode() + b"/in?token=secret"
+            with scripted(lambda connection: connection.answer(b"308 Permanent", location)) as first:
+                error = fails(InvalidStatus, first.uri.replace("//", "//user:secret@"))
+                assert f"{first.uri}/ redirects to it" in str(error)
+                assert "secret" not in str(error)
+                assert "give auth=" in str(fails(InvalidStatus, first.uri))
+
+    @pytest.mark.parametrize("redirects", [0, 5])
+    @pytest.mark.parametrize("location", [b"ftp://u:secret@h/?secret", b"ws://h:0/?secret", b"ws://u:secret@["])
+    def test_messages_do_not_repeat_the_secrets_of_a_redirect(self, location: bytes, redirects: int) -> None:
+        script = lambda connection: connection.answer(b"302 Found", b"Location: " + location)  # noqa: E731
+        with scripted(script) as server:
+            expected = InvalidRedirect if redirects else InvalidStatus
+            error = fails(expected, server.uri, max_redirects=redirects)
+        assert "redirects to" in str(error)
+        assert "secret" not in str(error)
 
     def test_circle(self) -> None:
         with scripted(lambda connection: connection.answer(b"302 Found", b"Location: /again")) as server:

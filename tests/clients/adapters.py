@@ -229,6 +229,11 @@ class WebsocketsSync(Client):
     def open(self, address: Address, url: str, offer: Offer | None) -> None:
         from websockets.sync.client import connect, unix_connect
 
+        context = address.context()
+        if context is not None:
+            # It reads in one thread and writes in another, and before CPython 3.13 two threads must not use one
+            # object of OpenSSL: where tickets of TLS 1.3 come while the request is written, that is never sent.
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
         options: dict[str, Any] = {
             "compression": None,
             "extensions": None if offer is None else [websockets_factory(offer)],
@@ -237,7 +242,7 @@ class WebsocketsSync(Client):
             "close_timeout": DEADLINE,
             "ping_interval": None,
             "proxy": None,
-            "ssl": address.context(),
+            "ssl": context,
         }
         if address.transport == "unix":
             ws = unix_connect(address.place, url, **options)

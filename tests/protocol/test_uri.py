@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -182,6 +184,37 @@ class TestURI:
         with pytest.raises(InvalidURI, match=message) as caught:
             parse_uri(uri)
         assert caught.value.uri == uri
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "http://user:secret@h/",
+            "user:secret@h",
+            "ws://user:secret@h/path#fragment",
+            "ws://user:secret@",
+            "ws://user:sec@ret@h",
+            "ws://user:sec/ret@h:x",
+            "ws://user:secret@h:0",
+            "ws://user:secret\n@h",
+            "ws://user:secret@h/ ",
+            "ws://us%3aer:secret@h",
+            "ws://user:secret@h\xa0?x=y",
+            "ws://h?token=secret#",
+            "ws://h /?token=secret",
+            "http://h/?token=secret",
+            "ws+unix:s?token=secret",
+            "ws+unix:/s%00?token=secret",
+        ],
+    )
+    def test_messages_do_not_repeat_what_is_secret(self, uri):
+        with pytest.raises(InvalidURI) as caught:
+            parse_uri(uri)
+        for text in (str(caught.value), repr(caught.value), repr(caught.value.args)):
+            for part in ("secret", "sec", "ret"):
+                assert not re.search(rf"\b{part}\b", text), text
+        # Whoever has called knows it.
+        assert caught.value.uri == uri
+        assert pickle.loads(pickle.dumps(caught.value)).uri == uri
 
     @pytest.mark.parametrize("code", [*range(0x21), *range(0x7F, 0xA1)])
     def test_spaces_and_control_characters(self, code):
