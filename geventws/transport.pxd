@@ -33,6 +33,8 @@ cdef class Transport(Deadlines):
     cpdef start(self, bytes data)
     @cython.locals(core=Connection, behind=Py_ssize_t, count=Py_ssize_t, wanted=Py_ssize_t)
     cdef _read(self)
+    @cython.locals(count=Py_ssize_t)
+    cdef Py_ssize_t _receive_some(self, Py_ssize_t wanted) except -2
     cdef Py_ssize_t _receive_block(self, Py_ssize_t wanted) except -2
     cdef Py_ssize_t _receive(self) except -2
     @cython.locals(receiver=Receiver)

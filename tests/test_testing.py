@@ -241,7 +241,18 @@ def test_fixture_ends_everything_behind_each_test(tmp_path: Path) -> None:
     file = tmp_path / "test_users.py"
     file.write_text(USERS_TESTS, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", str(file)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "--tb=short",
+            str(file),
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from support import reset, socket_pair
 
 from geventws.protocol.block import Block
-from geventws.wire import monotonic, receive_block, receive_into, send_chunks, switch
+from geventws.wire import monotonic, parent_of, receive_block, receive_into, send_chunks, switch
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -200,6 +201,22 @@ def test_nothing_blocks_on_a_blocking_descriptor_of_gevent(pair: Pair) -> None:
     _, theirs = pair
     assert not os.get_blocking(theirs.fileno())
     assert receive_into(theirs.fileno(), bytearray(8)) == -1
+
+
+def test_parent_of() -> None:
+    main = getcurrent()
+    child = greenlet(lambda: None)
+    assert main.parent is None
+    assert parent_of(main) is None
+    assert parent_of(child) is main
+    assert parent_of(gevent.spawn(lambda: None)) is gevent.get_hub()
+    before = sys.getrefcount(main)
+    for _ in range(1000):
+        parent_of(child)
+    assert sys.getrefcount(main) == before
+    for thing in (None, 1, greenlet):
+        with pytest.raises(TypeError, match="only greenlets have a parent, not "):
+            parent_of(thing)
 
 
 def test_switch_goes_there_and_comes_back() -> None:

@@ -57,14 +57,12 @@ class Settings:
     dropped_by: URI | None = None
 
     def without_credentials(self, server: URI) -> Settings:
-        """Return what holds for another server than the one that was meant, `server`, which redirects to it."""
+        """Return what holds for another server than `server`, which was meant and redirects to it."""
         kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _CREDENTIALS]
         dropped_by = self.dropped_by
         if dropped_by is None and (len(kept) < len(self.headers.items()) or server.userinfo is not None):
             dropped_by = server
-        return dataclasses.replace(
-            self, headers=Headers(kept), server_hostname=None, dropped_by=dropped_by
-        )
+        return dataclasses.replace(self, headers=Headers(kept), server_hostname=None, dropped_by=dropped_by)
 
 
 def make_settings(

@@ -1,7 +1,7 @@
 """Masking keys for a client: unpredictable and fresh for every frame (RFC 6455 section 5.3).
 
-The Python twin of keys.pyx. The two have the same functions and the same results; the compiled one is chosen by Python's
-import system where it was built.
+The Python twin of keys.pyx: the two have the same functions and the same results; the compiled one is chosen
+by Python's import system where it was built.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def parse_uri(uri: str) -> URI:
 
 
 def show_uri(uri: str) -> str:
-    """Return a URI, good or not, for a message: without credentials, and without a query, which may hold some."""
+    """Return a URI, good or not, for a message: without credentials, and without a query."""
     text, question, _ = uri.partition("?")
     before, at, behind = text.rpartition("@")
     if at and not text.lower().startswith("ws+unix:"):
@@ -130,12 +130,16 @@ def _parse_uri(uri: str) -> URI:
     # Nearly all are printable ASCII without a space.
     for character in uri if " " in uri or not (uri.isascii() and uri.isprintable()) else "":
         if character <= " " or "\x7f" <= character <= "\xa0":
-            raise InvalidURI(f"URI {show_uri(uri)!r} has a space or control character: percent-encode it", uri)
+            raise InvalidURI(
+                f"URI {show_uri(uri)!r} has a space or control character: percent-encode it", uri
+            )
         if "\ud800" <= character <= "\udfff":
             raise InvalidURI(f"URI {show_uri(uri)!r} has a lone surrogate, which has no UTF-8", uri)
     # RFC 6455 section 3: "Fragment identifiers are meaningless ... and MUST NOT be used".
     if "#" in uri:
-        raise InvalidURI(f"URI {show_uri(uri)!r} has a fragment, which a WebSocket cannot have: write # as %23", uri)
+        raise InvalidURI(
+            f"URI {show_uri(uri)!r} has a fragment, which a WebSocket cannot have: write # as %23", uri
+        )
     scheme, colon, rest = uri.partition(":")
     scheme = scheme.lower()
     if colon and scheme in ("ws", "wss") and rest.startswith("//"):

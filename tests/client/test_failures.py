@@ -538,7 +538,9 @@ class TestRedirects:
                 assert "give auth=" in str(fails(InvalidStatus, first.uri))
 
     @pytest.mark.parametrize("redirects", [0, 5])
-    @pytest.mark.parametrize("location", [b"ftp://u:secret@h/?secret", b"ws://h:0/?secret", b"ws://u:secret@["])
+    @pytest.mark.parametrize(
+        "location", [b"ftp://u:secret@h/?secret", b"ws://h:0/?secret", b"ws://u:secret@["]
+    )
     def test_messages_do_not_repeat_the_secrets_of_a_redirect(self, location: bytes, redirects: int) -> None:
         script = lambda connection: connection.answer(b"302 Found", b"Location: " + location)  # noqa: E731
         with scripted(script) as server:

@@ -129,7 +129,11 @@ class TestPipes:
             ((), b"\x00\x01\xff", ["< (3 bytes)"]),
             ((b"Content-Type: image/png",), b"\x89PNG\x1b[1m", ["< (8 bytes of image/png)"]),
             ((b"Content-Type: image/\x9b1m",), b"x", [r"< (1 byte of image/\x9b1m)"]),
-            ((b"Content-Type: text/plain", b"Content-Encoding: gzip"), b"\x1f\x8b", ["< (2 bytes, encoded as gzip)"]),
+            (
+                (b"Content-Type: text/plain", b"Content-Encoding: gzip"),
+                b"\x1f\x8b",
+                ["< (2 bytes, encoded as gzip)"],
+            ),
             ((), b" \r\n ", []),
             ((), b"", []),
             ((), b"0123456789" * 250, ["< " + "0123456789" * 200, "< ... (2500 bytes came)"]),

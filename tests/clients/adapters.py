@@ -231,8 +231,8 @@ class WebsocketsSync(Client):
 
         context = address.context()
         if context is not None:
-            # It reads in one thread and writes in another, and before CPython 3.13 two threads must not use one
-            # object of OpenSSL: where tickets of TLS 1.3 come while the request is written, that is never sent.
+            # It reads in one thread and writes in another. Before CPython 3.13 two must not use one object of
+            # OpenSSL: where tickets of TLS 1.3 come while the request is written, that is never sent.
             context.maximum_version = ssl.TLSVersion.TLSv1_2
         options: dict[str, Any] = {
             "compression": None,

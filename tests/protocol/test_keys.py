@@ -75,8 +75,7 @@ def test_threads_never_draw_the_same_key() -> None:
     drawn: list[list[bytes]] = [[] for _ in range(4)]
 
     def draw(into: list[bytes]) -> None:
-        for _ in range(5000):
-            into.append(keys.next_key())
+        into += [keys.next_key() for _ in range(5000)]
 
     sys.setswitchinterval(1e-6)
     try:
