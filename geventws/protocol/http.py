@@ -290,6 +290,9 @@ def _parse_request(head: bytes) -> Request:
         raise InvalidMessage(f"request line ends with {version!r}, not HTTP/1.1")
     if target.translate(None, _VISIBLE) or b"#" in target:
         raise InvalidMessage(f"request target {target!r} has characters that it cannot have")
+    # RFC 9112 section 2.2: no bare CR. llhttp passes over each one in front of the method.
+    if method != "GET" and not is_token(method):
+        raise InvalidMessage(f"method {method!r} is not a token")
     fields = Fields()
     parser = httptools.HttpRequestParser(fields)
     try:
@@ -297,8 +300,6 @@ def _parse_request(head: bytes) -> Request:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserInvalidMethodError:
-        if not is_token(method):
-            raise InvalidMessage(f"method {method!r} is not a token") from None
         raise InvalidMethod(f"method {method!r} is unknown") from None
     except httptools.HttpParserError as error:
         raise InvalidMessage(f"request is not HTTP/1.1: {_lower(error)}") from None

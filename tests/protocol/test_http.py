@@ -190,6 +190,11 @@ class TestRequestHead:
             (b"GET http://a,b/ HTTP/1.1", 400),
             (b"OPTIONS a HTTP/1.1", 400),
             (b"OPTIONS ** HTTP/1.1", 400),
+            # llhttp passes over each CR in front of the method.
+            (b"\rGET / HTTP/1.1", 400),
+            (b"\r\rGET / HTTP/1.1", 400),
+            (b"\r\n\rGET / HTTP/1.1", 400),
+            (b"\rPOST / HTTP/1.1", 400),
         ],
     )
     def test_bad_request_lines(self, line, status):
