@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from builds import pure_package
 
@@ -55,25 +57,21 @@ BUILDS = (UNDER_TEST, PURE)
 @contextlib.contextmanager
 def steady_keys() -> Iterator[None]:
     """Have masking keys the same each time in both, so that what a client writes can be compared."""
-    modules = [build.keys for build in BUILDS]
-    before = [module._keys for module in modules]
-    for module in modules:
-        # The store and not the function, which compiled code does not look up.
-        module._keys = _OneKey()
+    _drop_keys()
     try:
-        yield
+        # The source of keys and not the function, which compiled code does not look up.
+        with mock.patch.object(os, "urandom", lambda size: (_KEY * (size // 4 + 1))[:size]):
+            yield
     finally:
-        for module, keys in zip(modules, before, strict=True):
-            module._keys = keys
+        _drop_keys()
 
 
-class _OneKey:
-    """A store of keys that has one, and never runs out of it."""
+def _drop_keys() -> None:
+    for build in BUILDS:
+        build.keys.drop_keys()
 
-    @staticmethod
-    def pop() -> bytes:
-        return b"\x9e\x37\x79\xb1"
 
+_KEY = b"\x9e\x37\x79\xb1"
 
 _SIZES: tuple[tuple[int, ...], ...] = ((1,), (1, 2, 3, 7, 20), (2, 125, 9), (64, 4096))
 
