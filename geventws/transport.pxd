@@ -49,10 +49,10 @@ cdef class Transport(Deadlines):
     cpdef take(self)
     cpdef flush_unless_corked(self)
     cpdef flush(self)
-    @cython.locals(count=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t, end="long long")
     cdef _write(self)
     cdef _break(self, object detail)
-    @cython.locals(chunks=list, count=Py_ssize_t)
+    @cython.locals(chunks=list, count=Py_ssize_t, last=bint)
     cdef Py_ssize_t _send(self) except -2
     @cython.locals(chunks=list, whole=Py_ssize_t)
     cdef _remove(self, Py_ssize_t count)
@@ -68,4 +68,4 @@ cdef class Transport(Deadlines):
     cpdef crash(self, object error)
 
 
-cdef int _LARGE_READS
+cdef int _LARGE_READS, _MOST_WRITTEN

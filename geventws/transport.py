@@ -39,6 +39,9 @@ CORK_LIMIT = 64 * 1024
 #: Reads of one connection in one turn, where a large payload fills them all.
 _LARGE_READS = 4
 
+#: Bytes written for one connection in one turn, or little more; a peer that reads fast has no end otherwise.
+_MOST_WRITTEN = 4 * 1024 * 1024
+
 #: Bytes that are read away, at the most, while the peer ends TCP.
 LINGER_BYTES = 32 * 1024 * 1024
 
@@ -258,7 +261,8 @@ class Transport(Deadlines):
                 self.crash(error)
 
     def _write(self) -> None:
-        """Write until nothing is left or the socket takes no more."""
+        """Write until nothing is left or the socket takes no more, or this turn's share is written."""
+        end = self.bytes_sent + _MOST_WRITTEN
         try:
             while True:
                 count = self._send()
@@ -267,6 +271,10 @@ class Transport(Deadlines):
                 self.bytes_sent += count
                 self._core.out_size -= count
                 self._progress_at = -1.0
+                if self.bytes_sent > end and self._core.out:
+                    # The watcher tells in the next turn that the socket takes more.
+                    count = -1
+                    break
         except OSError as error:
             self._break(_describe(error))
             return
@@ -306,7 +314,9 @@ class Transport(Deadlines):
         chunks = self._core.out
         if not chunks:
             return 0
-        count = send_chunks(self._descriptor, chunks, self._offset, self._finishing)
+        # A client's end is not next (RFC 6455 section 7.1.1): the system would hold its Close for 200 ms.
+        last = self._finishing and not self._core.awaits_end()
+        count = send_chunks(self._descriptor, chunks, self._offset, last)
         if count > 0:
             self._remove(count)
         return count

@@ -359,8 +359,8 @@ class WebSocket(Channel):
             if self._after_fragments is None:
                 self._after_fragments = []
             self._after_fragments.append((shared, compress))
-            # With a header of the most common size: empty messages take room too.
-            self._after_size += shared.size + 4
+            # With a header, and what a place in the list takes.
+            self._after_size += shared.size + 80
         else:
             self._core.send_shared(shared, compress)
         self.messages_sent += 1

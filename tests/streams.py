@@ -293,8 +293,6 @@ def random_local(rng: random.Random) -> list[tuple[Any, ...]]:
         "close_deflater",
         "send surrogate",
         "send surrogate",
-        "check_open",
-        "check_open",
     )
     return [(rng.choice(rare),)]
 

@@ -18,6 +18,7 @@ from support import (
     RawClient,
     binary,
     close,
+    opened,
     ping,
     pong,
     socket_pair,
@@ -145,8 +146,11 @@ def test_frames_of_one_segment_are_answered_in_one_segment() -> None:
         assert answers == b"".join(b"\x81\x04%04d" % number for number in range(200))
 
 
-def test_answers_leave_in_one_system_call(pure_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 frames in one segment: one receive, one send of 16 chunks."""
+@pytest.mark.parametrize(("frames", "chunks"), [(16, 16), (300, 35)])
+def test_answers_leave_in_one_system_call(
+    pure_only: None, monkeypatch: pytest.MonkeyPatch, frames: int, chunks: int
+) -> None:
+    """Frames in one segment: one receive, one send; behind 32 of them the answers are joined."""
     import geventws.transport
 
     calls = []
@@ -158,10 +162,25 @@ def test_answers_leave_in_one_system_call(pure_only: None, monkeypatch: pytest.M
 
     monkeypatch.setattr(geventws.transport, "send_chunks", count)
     with linked() as link:
-        link.peer.send(*[text("Hello")] * 16)
-        for _ in range(16):
+        link.peer.send(*[text("Hello")] * frames)
+        for _ in range(frames):
             link.peer.expect(0x81, b"Hello")
-    assert calls == [16]
+    assert calls == [chunks]
+
+
+def test_a_peer_that_reads_fast_gets_a_share_of_each_turn(
+    pure_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geventws.transport
+
+    share = geventws.transport._MOST_WRITTEN
+    monkeypatch.setattr(geventws.transport, "send_chunks", lambda *arguments: 64 * 1024)
+    with opened(write_limit=4 * share) as session:
+        session.ws.send(bytes(2 * share))
+        left = session.ws.write_buffer_size
+        assert share - 256 * 1024 < left <= share + 14
+        wait_until(lambda: session.ws.write_buffer_size < left)
+        wait_until(lambda: session.ws.write_buffer_size <= 0)
 
 
 def test_a_turn_reads_a_bounded_part_of_a_flood() -> None:

@@ -45,12 +45,12 @@ cdef class Connection:
     cdef _go_inert(self)
     cpdef release_pongs(self)
     cpdef receive_end(self)
-    @cython.locals(frame=bytes, header=bytes)
+    @cython.locals(header=bytes)
     cdef _put(self, int first, object payload)
-    cpdef check_open(self)
+    @cython.locals(last=object, out=list)
+    cdef _append(self, bytes frame)
     @cython.locals(text=bint)
     cpdef send(self, object data, object compress=*)
-    @cython.locals(frame=bytes)
     cpdef send_shared(self, SharedMessage shared, object compress=*)
     @cython.locals(first=int)
     cpdef send_fragment(self, object data, int opcode, bint fin)
@@ -63,5 +63,5 @@ cdef class Connection:
     cpdef object closed_error(self, object detail=*)
 
 
-cdef Py_ssize_t _LARGE
+cdef Py_ssize_t _LARGE, _MANY
 cdef int _OPEN, _CLOSE_DONE, _ENDED

@@ -65,8 +65,8 @@ class Connection:
     """The protocol of one connection, for either role.
 
     Attributes:
-        out: frames to be written, in order, as bytes objects (a large one in two), but see `direct`;
-            whoever writes them removes them.
+        out: frames to be written, in order, as bytes objects (a large one in two, small ones behind many
+            joined), but see `direct`; whoever writes them removes them.
         out_size: bytes put into `out` so far; whoever removes them subtracts.
         message: the message of the last event MESSAGE, str or bytes.
         message_size: its bytes, after inflating.
@@ -341,14 +341,18 @@ class Connection:
             self.out.append(data)
             self.out_size += len(header) + len(data)
             return
-        frame = build_frame(first, payload, next_key() if self._client else None)
-        self.out.append(frame)
-        self.out_size += len(frame)
+        self._append(build_frame(first, payload, next_key() if self._client else None))
 
-    def check_open(self) -> None:
-        """Raise `ConnectionClosed` unless frames can still be sent."""
-        if self.phase != 0:
-            raise self.closed_error()
+    def _append(self, frame: bytes) -> None:
+        """Put out a frame; behind many, small ones are joined: each takes a block of memory of its own."""
+        out = self.out
+        self.out_size += len(frame)
+        if len(out) >= _MANY and len(frame) < _LARGE:
+            last = out[-1]
+            if isinstance(last, bytes) and len(last) < _LARGE:
+                out[-1] = last + frame
+                return
+        out.append(frame)
 
     def send(self, data: str | bytes, compress: bool | None = None) -> None:
         """Send a message: a str as text, bytes as binary.
@@ -388,11 +392,9 @@ class Connection:
             if settings is None:
                 self.send(shared.data, True)
                 return
-            frame = shared.deflated_frame(settings)
+            self._append(shared.deflated_frame(settings))
         else:
-            frame = shared.frame()
-        self.out.append(frame)
-        self.out_size += len(frame)
+            self._append(shared.frame())
 
     def send_fragment(self, data: str | bytes, opcode: int, fin: bool) -> None:
         """Send one fragment of a message, compressed where compression was agreed.
@@ -488,5 +490,7 @@ class Connection:
 
 #: Bytes from which on a payload goes out as it stands behind its header; others are copied into a frame.
 _LARGE = 512
+#: So many pieces wait as they are.
+_MANY = 32
 
 _NORMAL = frozenset((1000, 1001, 1005))

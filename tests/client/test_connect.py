@@ -11,7 +11,7 @@ import gevent
 import gevent.ssl
 import pytest
 from scripted import Connection, full_backlog, resolver, scripted, server_frame
-from support import PATIENCE, RawClient, close, serve, text, tls_contexts, wait_until
+from support import PATIENCE, RawClient, close, opened, serve, text, tls_contexts, wait_until
 
 import geventws
 from geventws import (
@@ -26,6 +26,7 @@ from geventws import (
 )
 from geventws.client.connect import _keepalive
 from geventws.options import Options
+from geventws.protocol.connection import Connection as Protocol
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -386,6 +387,15 @@ class TestClosing:
             assert list(ws) == []
             assert ws.wait_closed(PATIENCE)
             assert (ws.close_code, ws.close_reason) == (1001, "away")
+
+    def test_answer_leaves_at_once(self) -> None:
+        """The system does not hold it back for an end of the stream that does not come next."""
+        with opened(core=Protocol(client=True)) as session:
+            session.peer.socket.sendall(server_frame(0x88, b"\x03\xe8"))
+            with pytest.raises(ConnectionClosedOK):
+                session.ws.receive()
+            # On the loopback interface what is sent has arrived.
+            assert len(session.peer.arrived()) == 8
 
     @pytest.mark.parametrize("code", [1000, 4000])
     def test_server_that_never_ends_tcp(self, code: int) -> None:

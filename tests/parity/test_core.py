@@ -153,8 +153,8 @@ EDITS = [
     Edit("protocol.connection", "if len(payload) > 125:", "if len(payload) > 126:"),
     Edit(
         "protocol.connection",
-        "self.out_size += len(frame)\n\n    def check_open",
-        "self.out_size = len(frame)\n\n    def check_open",
+        "self.out_size += len(frame)",
+        "self.out_size = len(frame)",
     ),
     Edit(
         "protocol.connection",
