@@ -153,6 +153,7 @@ class Transport(Deadlines):
             if wanted:
                 # The payload stands where it stays; only what is behind it is in the buffer.
                 core.feed_block(min(count, wanted))
+                self._turn.note_large()
                 behind = max(count - wanted, 0)
             core.feed(self._buffer, behind)
             self._take(True)

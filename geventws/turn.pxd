@@ -9,9 +9,11 @@ cdef class Member:
 cdef class Turn:
     cdef bint _alone
     cdef long long _iteration
+    cdef bint _large
     cdef object _loop
     cdef list _ready
     cdef bint _serving
+    cdef object _timer
     cdef list _writers
     cdef readonly bytearray buffer
     cdef readonly bint libuv
@@ -19,6 +21,8 @@ cdef class Turn:
     @cython.locals(iteration="long long")
     cpdef add(self, Member member)
     cpdef write(self, Member member)
+    cpdef note_large(self)
+    cpdef _on_timer(self)
     @cython.locals(ready=list, member=Member, portion=Py_ssize_t, left=Py_ssize_t)
     cpdef _serve_all(self)
     @cython.locals(writers=list, member=Member, done=Py_ssize_t)

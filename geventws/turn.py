@@ -14,6 +14,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from .protocol.block import give_back
+
 __all__ = ["READ_SIZE", "Member", "Turn", "turn_of"]
 
 #: Bytes read from one connection in one turn of the loop; another one's turn comes after that.
@@ -22,6 +24,9 @@ READ_SIZE = 128 * 1024
 #: Up to twice as many connections are one portion. Of a thousand what the kernel keeps for the first is no
 #: longer in the processor's cache when the last was read.
 PORTION = 64
+
+#: Seconds without a large message after which the memory that was kept for the next is given back.
+MEMORY_KEPT = 5.0
 
 
 class Member:
@@ -47,7 +52,18 @@ class Turn:
             reset, and what is read first may be the data before it: a callback starts its watcher again.
     """
 
-    __slots__ = ("_alone", "_iteration", "_loop", "_ready", "_serving", "_writers", "buffer", "libuv")
+    __slots__ = (
+        "_alone",
+        "_iteration",
+        "_large",
+        "_loop",
+        "_ready",
+        "_serving",
+        "_timer",
+        "_writers",
+        "buffer",
+        "libuv",
+    )
 
     def __init__(self, loop: Any) -> None:
         """Args: loop: the hub's, which runs callbacks behind the events that are ready."""
@@ -62,6 +78,9 @@ class Turn:
         self._alone = not self.libuv
         #: The turn in which one was served at once; libev counts them.
         self._iteration = -1
+        #: A large message came since the timer last looked; it runs while memory is kept.
+        self._large = False
+        self._timer: Any = None
 
     def add(self, member: Member) -> None:
         """Have `member` served in this turn, or now if nobody else is there to wait for.
@@ -86,6 +105,22 @@ class Turn:
             self._writers.append(member)
         else:
             member.flush()
+
+    def note_large(self) -> None:
+        """A part of a large message was received; `protocol/block.pyx` has memory kept for the next."""
+        self._large = True
+        if self._timer is None:
+            # The hub may end meanwhile: nobody waits for this one.
+            self._timer = self._loop.timer(MEMORY_KEPT, MEMORY_KEPT, ref=False)
+            self._timer.start(self._on_timer)
+
+    def _on_timer(self) -> None:
+        if self._large:
+            self._large = False
+            return
+        self._timer.close()
+        self._timer = None
+        give_back()
 
     def _serve_all(self) -> None:
         """The callback behind those that told of connections that are ready."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -100,3 +101,35 @@ def test_no_connection_holds_more_than_the_formula(kind: str, flood: Callable[[]
             wait_until(lambda: resident() < before + CONNECTIONS * most / 4)
         finally:
             process.kill()
+
+
+KEPT = """
+import os
+from geventws.protocol.block import Block, give_back
+
+def resident():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+messages = []
+for _ in range(64):
+    block = Block()
+    while block.size < 1024 * 1024:
+        block.reserve(1024 * 1024 - block.size)
+        block.append(b"x" * 16384)
+    messages.append(block.take())
+# Stands behind them on the heap, whose end alone is given back unasked.
+last = bytes(6 * 1024 * 1024)
+del block
+messages.clear()
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer gives freed memory back late")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_memory_of_large_messages_is_given_back(compiled_only: None) -> None:
+    shown = subprocess.run([sys.executable, "-c", KEPT], stdout=subprocess.PIPE, timeout=PATIENCE, check=True)
+    assert int(shown.stdout) > 48 * MIB

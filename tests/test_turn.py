@@ -7,10 +7,25 @@ from itertools import count
 
 import pytest
 
-from geventws.turn import Member, Turn
+from geventws import IMPLEMENTATION
+from geventws.turn import MEMORY_KEPT, Member, Turn
 
 #: Of `geventws.turn`, where it is a number of C.
 PORTION = 64
+
+
+class Timer:
+    """One of a `Loop`; it goes off when the test says so."""
+
+    def __init__(self, *arguments: object, ref: bool) -> None:
+        self.callback: Callable[[], None] | None = None
+        self.ref = ref
+
+    def start(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+
+    def close(self) -> None:
+        self.callback = None
 
 
 class Loop:
@@ -19,6 +34,12 @@ class Loop:
     def __init__(self) -> None:
         self.iteration = 0
         self.callbacks: list[Callable[[], None]] = []
+        self.timers: list[Timer] = []
+
+    def timer(self, after: float, repeat: float, ref: bool) -> Timer:
+        assert after == repeat == MEMORY_KEPT
+        self.timers.append(Timer(ref=ref))
+        return self.timers[-1]
 
     def run_callback(self, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)
@@ -152,3 +173,30 @@ def test_what_ends_the_process_leaves_nothing_unwritten(hub: Hub, error: str) ->
     hub.turn.add(connections[3])
     hub.loop.end_turn()
     assert hub.taken() == [("read", 3), ("write", 3)]
+
+
+def test_memory_is_given_back_when_no_large_message_has_come_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[bool] = []
+    loop = Loop()
+    turn = Turn(loop)
+    if IMPLEMENTATION == "pure":
+        monkeypatch.setattr("geventws.turn.give_back", lambda: given.append(True))
+    for _ in range(2):
+        loop.timers.clear()
+        given.clear()
+        turn.note_large()
+        turn.note_large()
+        (timer,) = loop.timers
+        assert timer.callback is not None
+        # It keeps no program from ending.
+        assert timer.ref is False
+        timer.callback()
+        turn.note_large()
+        timer.callback()
+        assert timer.callback is not None
+        assert not given
+        timer.callback()
+        assert timer.callback is None
+        assert given or IMPLEMENTATION == "compiled"

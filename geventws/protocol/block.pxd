@@ -20,3 +20,6 @@ cdef class Block:
     cpdef bytes take(self)
     cpdef str take_text(self)
     cdef void _clear(self) noexcept
+
+
+cpdef give_back()

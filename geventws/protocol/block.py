@@ -10,12 +10,16 @@ import codecs
 
 from .masking import unmask
 
-__all__ = ["Block"]
+__all__ = ["Block", "give_back"]
 
 #: Room is made for this many bytes at least, and for this many times what is here: a length that a
 #: peer announces is not believed before a part of it has come.
 _LEAST_ROOM = 4 * 1024
 _GROWTH = 64
+
+
+def give_back() -> None:
+    """Give memory that large messages left to the system; here it was not kept."""
 
 
 class Block:

@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 
 from geventws.protocol.masking cimport check_octets, xor
 
-__all__ = ["Block"]
+__all__ = ["Block", "give_back"]
 
 cdef extern from "Python.h":
     PyObject *PyBytes_FromStringAndSize(const char *data, Py_ssize_t size) except NULL
@@ -40,8 +40,15 @@ cdef extern from *:
         }
     #endif
     }
+    static void trim_memory(void)
+    {
+    #ifdef __GLIBC__
+        malloc_trim(0);
+    #endif
+    }
     """
     void keep_freed_memory() noexcept
+    void trim_memory() noexcept nogil
 
 cdef enum:
     LEAST_ROOM = 4 * 1024
@@ -53,7 +60,7 @@ cdef bint tuned = False
 
 
 cdef void tune() noexcept:
-    """Have up to 32 MiB of freed memory kept for what comes next, from the first large message on.
+    """Have freed memory kept for what comes next, from the first large message on until `give_back`.
 
     By default glibc gives a large block back to the system at once, and gets it page by page, filled
     with zeros, for the next message: a fifth of the server's time (`benchmarks/`, row "megabyte").
@@ -63,6 +70,11 @@ cdef void tune() noexcept:
     if not tuned:
         tuned = True
         keep_freed_memory()
+
+
+cpdef give_back():
+    with nogil:
+        trim_memory()
 
 
 cdef class Block:
