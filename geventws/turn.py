@@ -109,8 +109,8 @@ class Turn:
     def note_large(self) -> None:
         """A part of a large message was received; `protocol/block.pyx` has memory kept for the next."""
         self._large = True
-        if self._timer is None:
-            # The hub may end meanwhile: nobody waits for this one.
+        # Not on another thread's loop, which may be destroyed meanwhile: the timer would keep all of this.
+        if self._timer is None and self._loop.default:
             self._timer = self._loop.timer(MEMORY_KEPT, MEMORY_KEPT, ref=False)
             self._timer.start(self._on_timer)
 

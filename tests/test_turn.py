@@ -31,7 +31,8 @@ class Timer:
 class Loop:
     """As much of a loop as a `Turn` uses; its turns are those of the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, default: bool = True) -> None:
+        self.default = default
         self.iteration = 0
         self.callbacks: list[Callable[[], None]] = []
         self.timers: list[Timer] = []
@@ -200,3 +201,9 @@ def test_memory_is_given_back_when_no_large_message_has_come_for_a_while(
         timer.callback()
         assert timer.callback is None
         assert given or IMPLEMENTATION == "compiled"
+
+
+def test_no_timer_outlives_the_loop_of_another_thread() -> None:
+    loop = Loop(default=False)
+    Turn(loop).note_large()
+    assert not loop.timers
