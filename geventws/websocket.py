@@ -218,6 +218,7 @@ class WebSocket(Channel):
         Raises:
             ConnectionClosed: if the connection is closing or over.
             TypeError: for any other type of data.
+            ValueError: for a memoryview that was released.
             UnicodeEncodeError: for a str with a lone surrogate.
             ConcurrencyError: in the iterable of this greenlet's own `send_fragments`; or in another thread
                 than the one that made the WebSocket, if it would have to wait. A WebSocket belongs to

@@ -124,6 +124,10 @@ class TestSummarize:
         found = results.summarize("x", [idle(9.0), idle(12.0), idle(10.0)])
         assert (found.connection, found.rate, found.cpu) == (10.0, None, None)
 
+    def test_what_a_compressed_reply_took_on_the_wire(self):
+        assert cell(deflate_negotiated=100, wire_in_mb_per_s=0.25).wire == pytest.approx(250.0)
+        assert cell().wire is None
+
     def test_connection_that_got_nothing_is_unfair(self):
         per_conn = {"min": 0, "p10": 0, "p50": 32, "p90": 40, "max": 19271, "none": 7}
         assert cell(per_conn=per_conn).fairness == 0.0
@@ -331,6 +335,12 @@ class TestReport:
         for line in text.splitlines():
             if line.startswith("|"):
                 assert line.endswith("|")
+
+    def test_bytes_on_the_wire_stand_where_messages_are_compressed(self):
+        deflate = rows.choose(["deflate"], quick=False)[0]
+        table = report.row_table(deflate, [cell(deflate_negotiated=100, wire_in_mb_per_s=0.25)])
+        assert (table[0][-1], table[1][-1]) == ("bytes on the wire", "250")
+        assert report.row_table(SMALL, [cell()])[0][-1] == "generator"
 
     def test_text_table_lines_up_and_leaves_out_empty_columns(self):
         lines = report.text_table(

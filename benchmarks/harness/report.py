@@ -64,7 +64,7 @@ def row_table(row: Row, cells: Iterable[Cell]) -> Table:
     else:
         head = [
             "server", f"{row.unit}/s", "slowest to fastest round", "CPU µs each", "p50 µs", "p99 µs",
-            "p99.9 µs", "least/most", "RSS MiB", "generator",
+            "p99.9 µs", "least/most", "RSS MiB", "generator", "bytes on the wire",
         ]  # fmt: skip
         body = [
             [
@@ -77,10 +77,13 @@ def row_table(row: Row, cells: Iterable[Cell]) -> Table:
                 _number(cell.fairness, ".2f"),
                 _number(cell.rss, ".0f"),
                 _number(cell.generator, ".0%"),
+                _number(cell.wire),
             ]
             for cell in _ranked(row, cells)
         ]
     lines = []
+    if row.metric == "rate" and not row.load.compress:
+        head, body = head[:-1], [line[:-1] for line in body]
     for cell, line in zip(_ranked(row, cells), body, strict=True):
         if cell.error is not None:
             line = [f"ERROR: {cell.error}"] + [""] * (len(head) - 2)

@@ -40,6 +40,7 @@ class Cell:
         connection: memory of a connection, KiB.
         generator: how much of a CPU the load generator used.
         foreign: how much of the CPUs others used meanwhile.
+        wire: bytes that a reply took on the wire, frame headers included; in a row about compression.
     """
 
     server: str
@@ -57,6 +58,7 @@ class Cell:
     connection: float | None = None
     generator: float | None = None
     foreign: float | None = None
+    wire: float | None = None
 
     @property
     def generator_is_full(self) -> bool:
@@ -99,6 +101,8 @@ def summarize(server: str, samples: Sequence[Sample]) -> Cell:
             "p99": _median(samples, lambda s: s["lat_us"]["p99"]),
             "p999": _median(samples, lambda s: s["lat_us"]["p99.9"]),
         }
+    if samples[0].get("deflate_negotiated"):
+        found["wire"] = _median(samples, lambda s: s["wire_in_mb_per_s"] * 1e6 / s[name])
     if samples[0]["mode"] == "echo":
         found["fairness"] = _median(samples, lambda s: s["per_conn"]["min"] / max(1, s["per_conn"]["max"]))
     return Cell(server=server, rounds=count, **found)

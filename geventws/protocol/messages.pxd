@@ -30,4 +30,4 @@ cdef class MessageReader:
     cpdef close(self)
 
 
-cdef long long _LEAST_DIRECT, _MOST_DIRECT
+cdef long long _LEAST_DIRECT, _MOST_DIRECT, _MOST_UNMASKED
