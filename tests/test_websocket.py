@@ -928,4 +928,5 @@ def test_no_watcher_is_left() -> None:
         assert session.ws.wait_closed(PATIENCE)
         with LoopCounter() as turns:
             gevent.sleep(0.1)
-            assert turns.count <= 3
+            # A watcher that is always ready makes hundreds.
+            assert turns.count < 10
