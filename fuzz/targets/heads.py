@@ -143,8 +143,10 @@ def _fields(fields: Any) -> list[tuple[str, str]]:
     return found
 
 
-#: Why websockets does not open a WebSocket where we do: Upgrade is a list (RFC 9110 section 7.8).
-_STRICTER = ("invalid Upgrade header",)
+#: Why websockets does not open a WebSocket where we do: Upgrade is a list (RFC 9110 section 7.8), and a
+#: list may be empty (section 5.6.1.2).
+_EMPTY_LIST = "expected token at 0 in "
+_STRICTER = ("invalid Upgrade header", _EMPTY_LIST)
 
 
 def _response(build: Any, pieces: list[bytes], limits: dict[str, int | None]) -> Any:
@@ -203,7 +205,7 @@ def check_response(data: bytes) -> None:
 
 
 #: Why websockets does not take an answer that we take: it reads no interim responses before it.
-_STRICTER_ANSWER = ("connection: HTTP 1",)
+_STRICTER_ANSWER = ("connection: HTTP 1", _EMPTY_LIST)
 
 _DICTIONARY = [
     b"\r\n",

@@ -263,6 +263,7 @@ CORPUS = [
     _line(b"HTTP/1.1", b"HTTP/1.1 x"), _line(b"HTTP/1.1", b"HTTP/11"), _line(b"HTTP/1.1", b"http/1.1"),
     _line(b"HTTP/1.1", b"HTTP/1.10"), _line(b" HTTP/1.1", b""), _line(b"GET / ", b"GET /a b "),
     _line(b"GET / ", b"GET /\x00 "), _line(b"GET / ", b"GET /\x7f "), b"\r\n\r\n\r\n" + request(),
+    b"\r" + request(),
     # Host.
     request(b"Host: other"), _line(b"Host: 127.0.0.1\r\n", b""), _line(b"Host: 127.0.0.1", b"Host: a b"),
     _line(b"Host: 127.0.0.1", b"Host: a, b"), _line(b"Host: 127.0.0.1", b"Host: user@host"),
