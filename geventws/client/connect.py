@@ -29,6 +29,7 @@ from ..exceptions import (
     InvalidURI,
     OpenTimeout,
     ProxyError,
+    TLSError,
 )
 from ..keepalive import Keepalive
 from ..options import Compression, Options
@@ -39,7 +40,7 @@ from ..protocol.http import Request, Response, ResponseParser
 from ..protocol.uri import URI, parse_uri, show_uri
 from ..serving import prepare_socket
 from ..websocket import WebSocket
-from .dial import Progress, connect_tcp, connect_unix, default_context, start_tls
+from .dial import TLS_ENDS, Progress, connect_tcp, connect_unix, default_context, start_tls, tls_reason
 from .proxy import Proxy, open_tunnel, proxy_from_environment
 from .settings import Settings, make_settings
 
@@ -202,7 +203,7 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
         extensions_offer=None if compression is None else client_offer(compression),
         origin=settings.origin,
     )
-    sock = _dial(uri, settings, progress)
+    sock, address = _dial(uri, settings, progress)
     try:
         progress.enter(
             "response", "it was connected to, but gave no complete response: is it a WebSocket server?"
@@ -222,6 +223,9 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             _explain(error, uri, settings.dropped_by)
             raise
         except OSError as error:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, TLS_ENDS):
+                # RFC 8446 section 2: a server looks at our certificate when our handshake is done.
+                raise TLSError(f"no TLS with {show(uri)}: {tls_reason(error)}", error.errno) from error
             advice = "is there a WebSocket server on that port"
             raise ConnectError(
                 f"{show(uri)} ended the connection in the opening handshake: {error.strerror or error}: "
@@ -230,7 +234,8 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             ) from error
         request = Request("GET", uri.resource_name, Headers(handshake.fields))
         bare = isinstance(sock, BareSocket)
-        request.remote_address = sock.address if bare else sock.getpeername()
+        # Not asked of the socket, which has forgotten it where the server has reset TCP by now.
+        request.remote_address = address
         return WebSocket(
             sock.socket if bare else sock,
             make_connection(options, deflate, client=True),
@@ -247,12 +252,13 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
         raise
 
 
-def _dial(uri: URI, settings: Settings, progress: Progress) -> Any:
-    """Return a socket at whose other end is the server."""
+def _dial(uri: URI, settings: Settings, progress: Progress) -> tuple[Any, Any]:
+    """Return a socket at whose other end is the server, and the address it was connected to."""
     # First: it cannot be made where no descriptor is left.
     context = settings.ssl_context or (default_context() if uri.secure else None)
     if uri.unix_path is not None:
-        return connect_unix(uri.unix_path, progress)
+        sock = connect_unix(uri.unix_path, progress)
+        return sock, sock.address
     proxy = proxy_from_environment(uri) if settings.proxy is True else settings.proxy
     if isinstance(proxy, Proxy):
         try:
@@ -268,10 +274,11 @@ def _dial(uri: URI, settings: Settings, progress: Progress) -> Any:
     except BaseException:
         sock.close()
         raise
+    address = sock.address
     if not uri.secure:
-        return sock
+        return sock, address
     assert context is not None
-    return start_tls(sock, uri, context, settings.server_hostname or uri.host, progress)
+    return start_tls(sock, uri, context, settings.server_hostname or uri.host, progress), address
 
 
 def _receive_response(sock: Any, parser: ResponseParser, progress: Progress) -> Response:
@@ -327,7 +334,7 @@ def _redirect_target(uri: URI, response: Response) -> URI:
         location = location.encode("latin-1").decode("utf-8")
         base = f"{'https' if uri.secure else 'http'}://{uri.authority}{uri.resource_name}"
         # RFC 9110 section 10.2.2: relative to the target URI; its fragment is not for us.
-        scheme, colon, rest = urllib.parse.urljoin(base, location).partition("#")[0].partition(":")
+        scheme, colon, rest = _join(base, location).partition("#")[0].partition(":")
         scheme = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme.lower())
         if scheme not in ("ws", "wss"):
             raise ValueError(f"its scheme is {scheme!r}, not wss, ws, https or http")
@@ -351,6 +358,18 @@ def _redirect_target(uri: URI, response: Response) -> URI:
     if origin_of(target) == origin_of(uri):
         target = dataclasses.replace(target, userinfo=uri.userinfo)
     return target
+
+
+def _join(base: str, location: str) -> str:
+    """Return where `location` leads from `base`.
+
+    Raises:
+        ValueError: if that is nowhere; what the standard library says may repeat credentials.
+    """
+    try:
+        return urllib.parse.urljoin(base, location)
+    except ValueError:
+        raise ValueError("it is malformed") from None
 
 
 def _explain(error: InvalidHandshake, uri: URI, dropped_by: URI | None) -> None:

@@ -24,12 +24,19 @@ from ..exceptions import ConnectError, ResolveError, TLSError
 if TYPE_CHECKING:
     from ..protocol.uri import URI
 
-__all__ = ["Progress", "connect_tcp", "connect_unix", "default_context", "start_tls"]
+__all__ = [
+    "TLS_ENDS",
+    "Progress",
+    "connect_tcp",
+    "connect_unix",
+    "default_context",
+    "start_tls",
+    "tls_reason",
+]
 
 #: What to do about an error of the system.
 _ADVICE = {
     errno.ECONNREFUSED: "is the server running, and is that its port?",
-    errno.ENOENT: "is the server running, and is that the path of its socket?",
     errno.EACCES: "this user may not; look at the permissions or at the firewall",
     errno.EPERM: "this user may not; look at the permissions or at the firewall",
     errno.EHOSTUNREACH: "is the host up, and does a route lead there?",
@@ -38,6 +45,26 @@ _ADVICE = {
     errno.EMFILE: "this process has too many files open: close some, or raise its limit (ulimit -n)",
     errno.ENFILE: "the system has too many files open",
 }
+
+#: The same, of a Unix socket.
+_UNIX_ADVICE = {
+    **_ADVICE,
+    errno.ECONNREFUSED: "is the server running, and is that the path of its socket?",
+    errno.ENOENT: "is the server running, and is that the path of its socket?",
+}
+
+#: What OpenSSL calls the alerts of a server that wants a certificate of ours, or another one.
+_CLIENT_CERTIFICATE = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
 
 #: What OpenSSL calls it when something else than TLS comes back.
 _NO_TLS = frozenset(
@@ -49,6 +76,10 @@ _NO_TLS = frozenset(
         "WRONG_VERSION_NUMBER",
     }
 )
+
+
+#: What OpenSSL raises where the other side ends TCP, or TLS.
+TLS_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class Progress:
@@ -78,10 +109,10 @@ class Progress:
         return None if self._end is None else max(0.001, (self._end - time.monotonic()) / parts)
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError, advices: dict[int, str] = _ADVICE) -> str:
     """Return what the system says, with advice where there is one."""
     text = error.strerror or str(error) or type(error).__name__
-    advice = _ADVICE.get(error.errno or 0)
+    advice = advices.get(error.errno or 0)
     return f"{text}: {advice}" if advice else text
 
 
@@ -194,7 +225,9 @@ def connect_unix(path: str, progress: Progress) -> BareSocket:
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise ConnectError(f"cannot connect to {path!r}: {reason_of(error)}", error.errno) from error
+        raise ConnectError(
+            f"cannot connect to {path!r}: {reason_of(error, _UNIX_ADVICE)}", error.errno
+        ) from error
     except BaseException:
         if sock is not None:
             sock.close()
@@ -243,20 +276,31 @@ def start_tls(bare: BareSocket, uri: URI, context: ssl.SSLContext, hostname: str
         ) from error
     except (OSError, ValueError) as error:
         sock.close()
-        raise TLSError(f"no TLS with {where}: {_tls_reason(error)}", getattr(error, "errno", None)) from error
+        raise TLSError(f"no TLS with {where}: {tls_reason(error)}", getattr(error, "errno", None)) from error
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _tls_reason(error: OSError | ValueError) -> str:
+def tls_reason(error: OSError | ValueError) -> str:
     """Say what went wrong in a TLS handshake."""
     if isinstance(error, ssl.SSLError):
         if error.reason in _NO_TLS:
             return f"that port does not speak TLS ({error.reason}); without it: ws://"
-        if not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return f"{error.reason or error}: look at the versions, ciphers and certificates of both sides"
+        if error.reason in _CLIENT_CERTIFICATE:
+            return (
+                f"{error.reason}: the server wants a certificate of yours, or another one: "
+                "give ssl_context=... with load_cert_chain()"
+            )
+        if not isinstance(error, TLS_ENDS):
+            # That is also how TLS 1.2 asks for a certificate of ours.
+            more = (
+                "; one of yours: load_cert_chain()" if error.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE" else ""
+            )
+            return (
+                f"{error.reason or error}: look at the versions, ciphers and certificates of both sides{more}"
+            )
     if isinstance(error, ValueError):
         return str(error)
     return "the server ended TCP instead of answering; does that port speak TLS? Without it: ws://"

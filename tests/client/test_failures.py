@@ -21,6 +21,7 @@ from support import PATIENCE, serve, tls_contexts
 
 from geventws import (
     ConnectError,
+    ConnectionClosedError,
     HeadTooBig,
     InvalidHandshake,
     InvalidHeader,
@@ -117,6 +118,14 @@ class TestAddress:
         assert error.errno == errno.ENOENT
         assert "is that the path of its socket?" in str(error)
 
+    def test_unix_socket_where_nobody_listens(self, tmp_path: Any) -> None:
+        (tmp_path / "file").touch()
+        error = fails(ConnectError, f"ws+unix:{tmp_path}/file")
+        assert error.errno == errno.ECONNREFUSED
+        assert str(error).endswith(
+            "Connection refused: is the server running, and is that the path of its socket?"
+        )
+
     @pytest.mark.parametrize("uri", ["ws://127.0.0.1:1/", "ws+unix:/nowhere", "wss://127.0.0.1:1/"])
     def test_no_descriptor_left(self, uri: str) -> None:
         gevent.get_hub()
@@ -186,6 +195,41 @@ class TestTLS:
         with serve(lambda ws: None, ssl_context=server) as served:
             error = fails(TLSError, f"wss://127.0.0.1:{served.address[1]}", ssl_context=client)
         assert "look at the versions" in str(error)
+
+    @pytest.mark.parametrize("version", [gevent.ssl.TLSVersion.TLSv1_2, gevent.ssl.TLSVersion.TLSv1_3])
+    def test_server_that_wants_a_certificate_of_ours(self, version: Any) -> None:
+        """With TLS 1.3 it says so behind the handshake, where the response is expected."""
+        # The contexts that others share are not to be changed.
+        server, client = tls_contexts.__wrapped__()
+        server.verify_mode = gevent.ssl.CERT_REQUIRED
+        server.load_verify_locations(cadata=gevent.ssl.DER_cert_to_PEM_cert(client.get_ca_certs(True)[0]))
+        client.maximum_version = version
+        with serve(lambda ws: None, ssl_context=server) as served:
+            uri = f"wss://127.0.0.1:{served.address[1]}"
+            error = fails(TLSError, uri, ssl_context=client, server_hostname="localhost")
+        assert not error.unverified
+        assert "certificate" in str(error)
+        assert "load_cert_chain" in str(error)
+
+    def test_reset_behind_the_response(self) -> None:
+        """The response is there, and so is the reset: it is open, and over."""
+
+        def script(connection: Connection) -> None:
+            connection.open()
+            connection.reset()
+
+        # The server's is the one of `tls_contexts`, whose authority it is to trust.
+        context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+        (authority,) = tls_contexts()[1].get_ca_certs(True)
+        context.load_verify_locations(cadata=gevent.ssl.DER_cert_to_PEM_cert(authority))
+        # No tickets: what is read first is the response.
+        context.maximum_version = gevent.ssl.TLSVersion.TLSv1_2
+        with scripted(script, tls=True) as server:
+            uri = server.uri.replace("ws:", "wss:")
+            ws = connect(uri, ssl_context=context, server_hostname="localhost")
+            assert ws.request.remote_address == server.address
+            with pytest.raises(ConnectionClosedError):
+                ws.receive(timeout=PATIENCE)
 
     def test_ws_to_a_server_with_tls(self) -> None:
         def script(connection: Connection) -> None:
@@ -539,7 +583,14 @@ class TestRedirects:
 
     @pytest.mark.parametrize("redirects", [0, 5])
     @pytest.mark.parametrize(
-        "location", [b"ftp://u:secret@h/?secret", b"ws://h:0/?secret", b"ws://u:secret@["]
+        "location",
+        [
+            b"ftp://u:secret@h/?secret",
+            b"ws://h:0/?secret",
+            b"ws://u:secret@[",
+            # What the standard library says about it repeats all of it.
+            "ws://u:secret@\u2100/".encode(),
+        ],
     )
     def test_messages_do_not_repeat_the_secrets_of_a_redirect(self, location: bytes, redirects: int) -> None:
         script = lambda connection: connection.answer(b"302 Found", b"Location: " + location)  # noqa: E731
