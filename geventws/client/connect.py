@@ -111,7 +111,7 @@ def connect(
         proxy: "http://[user:password@]host[:port]", "socks5://..." or "socks5h://..." (the proxy resolves
             the name); True for what the environment says (`https_proxy`, `http_proxy`, `all_proxy`,
             `no_proxy`); None for no proxy. Default True.
-        source_address: (host, port) to connect from; port 0 for any.
+        source_address: (address, port) to connect from, of this machine; port 0 for any.
         max_redirects: how many are followed; 0 for none. Default 5.
         options: those of `Options` that make sense for a client: `open_timeout`, `close_timeout`,
             `ping_interval`, `ping_timeout`, `write_timeout`, `max_message_size`, `compression`,

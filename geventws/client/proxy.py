@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from ..protocol.uri import URI
     from .dial import Progress
 
-__all__ = ["Proxy", "open_tunnel", "parse_proxy", "proxy_from_environment"]
+__all__ = ["Proxy", "is_final_status", "open_tunnel", "parse_proxy", "proxy_from_environment"]
 
 _PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
+
+#: Statuses below 500 that another attempt may not get: time-outs, "too early", "too many requests".
+_PASSING = frozenset({408, 425, 429})
+#: Statuses from 500 on that every attempt gets: "not implemented", "version not supported".
+_LASTING = frozenset({501, 505})
 
 #: RFC 1928 section 6.
 _SOCKS_REPLIES = {
@@ -37,6 +42,11 @@ _SOCKS_REPLIES = {
     7: "it cannot do CONNECT",
     8: "it does not know this kind of address",
 }
+
+
+def is_final_status(status: int) -> bool:
+    """Tell whether trying again is of no use where a server or a proxy has refused with this status."""
+    return status in _LASTING if status >= 500 else status not in _PASSING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,8 +81,13 @@ def parse_proxy(text: str) -> Proxy:
         scheme, rest = "http", text
     scheme = scheme.lower()
     if scheme not in _PORTS:
-        raise ValueError(f"a proxy is http://, socks5:// or socks5h://, not {scheme}://")
-    authority = rest.partition("/")[0]
+        # What is no scheme may be a piece of a password.
+        other = f", not {scheme}://" if scheme.replace("+", "").isalnum() else ""
+        raise ValueError(f"a proxy is http://, socks5:// or socks5h://{other}")
+    authority, _, path = rest.partition("/")
+    if "@" in path:
+        # What was taken for the host may be a piece of a password.
+        raise ValueError("a proxy has no valid host and port: write / and @ in a password as %2F and %40")
     userinfo, at, authority = authority.rpartition("@")
     credentials = None
     if at:
@@ -87,6 +102,8 @@ def parse_proxy(text: str) -> Proxy:
         host, port = split_host(authority)
     except ValueError as error:
         raise ValueError(f"a proxy has no valid host and port: {error}") from None
+    if port == 0:
+        raise ValueError("a proxy has no valid host and port: port 0 cannot be connected to")
     return Proxy(scheme, host, port or _PORTS[scheme], credentials)
 
 
@@ -218,7 +235,7 @@ def _connect_http(sock: Any, proxy: Proxy, uri: URI, options: Options) -> None:
             f"the proxy {proxy} answered {response.status} {response.reason!r} to CONNECT {target}: {advice}",
             None,
             response,
-            response.status < 500,
+            is_final_status(response.status),
         )
     if parser.leftover:
         raise ProxyError(

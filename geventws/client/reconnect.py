@@ -29,16 +29,12 @@ from ..exceptions import (
 from ..protocol.uri import parse_uri
 from ..websocket import WebSocket
 from .connect import open_websocket, show
+from .proxy import is_final_status
 from .settings import make_settings
 
 __all__ = ["Reconnector", "connect_forever", "is_final_error"]
 
 logger = logging.getLogger("geventws")
-
-#: Statuses below 500 that another attempt may not get: time-outs, "too early", "too many requests".
-_PASSING = frozenset({408, 425, 429})
-#: Statuses from 500 on that every attempt gets: "not implemented", "version not supported".
-_LASTING = frozenset({501, 505})
 
 
 def is_final_error(error: WebSocketError) -> bool:
@@ -55,8 +51,7 @@ def is_final_error(error: WebSocketError) -> bool:
     if isinstance(error, ProxyError):
         return error.refused
     if isinstance(error, InvalidStatus) and not isinstance(error, InvalidRedirect):
-        status: int = error.response.status
-        return status in _LASTING if status >= 500 else status not in _PASSING
+        return is_final_status(error.response.status)
     return not isinstance(error, (ConnectError, ConnectionClosed, OpenTimeout, InvalidMessage))
 
 

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import difflib
 import functools
+import ipaddress
 import ssl
 import sys
 from collections.abc import Mapping
@@ -83,9 +84,11 @@ def make_settings(
     Raises:
         TypeError, ValueError: for what is not possible.
     """
-    fields = Headers(headers)
+    fields = _fields(headers)
     if auth is not None:
         _add(fields, "Authorization", _authorization(auth), "auth")
+    if cookies is not None and not isinstance(cookies, Mapping):
+        raise TypeError(f"cookies takes a mapping of names to values, not {type(cookies).__name__}")
     if cookies:
         _add(fields, "Cookie", "; ".join(_cookie(name, value) for name, value in cookies.items()), "cookies")
     if "user-agent" not in fields:
@@ -96,6 +99,10 @@ def make_settings(
             raise TypeError(f"ssl_context takes an ssl.SSLContext, not {ssl_context!r}")
         if ssl_context.protocol == ssl.PROTOCOL_TLS_SERVER:
             raise ValueError("ssl_context is for servers (PROTOCOL_TLS_SERVER): a client cannot use it")
+    if server_hostname is not None and (not isinstance(server_hostname, str) or "\0" in server_hostname):
+        raise TypeError(f"server_hostname takes the name of a host, a str, not {server_hostname!r}")
+    if source_address is not None:
+        _check_source(source_address)
     if isinstance(proxy, str):
         proxy = parse_proxy(proxy)
     elif proxy is None:
@@ -141,6 +148,34 @@ def _shared_options(*parts: Any) -> Options:
     They cannot be changed; to check them takes a tenth of the time of connecting.
     """
     return Options(**dict(zip(parts[::2], parts[1::2], strict=True)))
+
+
+def _fields(headers: Any) -> Headers:
+    """Return the fields that the caller gives; names and values are checked when the request is made."""
+    if not isinstance(headers, (Headers, Mapping)):
+        try:
+            headers = [(name, value) for name, value in headers]
+        except (TypeError, ValueError):
+            # Without the values, which may be secret.
+            raise TypeError("headers takes (name, value) pairs or a mapping") from None
+    return Headers(headers)
+
+
+def _check_source(address: Any) -> None:
+    """Check what to connect from."""
+    if (
+        not isinstance(address, tuple)
+        or len(address) != 2
+        or not isinstance(address[0], str)
+        or not isinstance(address[1], int)
+        or not 0 <= address[1] <= 65535
+    ):
+        raise TypeError(f"source_address takes (address, port), port 0 for any, not {address!r}")
+    try:
+        ipaddress.ip_address(address[0] or "::")
+    except ValueError:
+        # The system would look up a name while nothing else runs.
+        raise ValueError(f"source_address takes an address of this machine, not {address[0]!r}") from None
 
 
 def _add(fields: Headers, name: str, value: str, argument: str) -> None:

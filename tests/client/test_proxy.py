@@ -182,6 +182,9 @@ class TestRefused:
         [
             (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "user name and password", True),
             (b"HTTP/1.1 403 Forbidden\r\n\r\n", "rules", True),
+            (b"HTTP/1.1 408 Request Timeout\r\n\r\n", "408", False),
+            (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "429", False),
+            (b"HTTP/1.1 501 Not Implemented\r\n\r\n", "501", True),
             (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "cannot reach the server", False),
             (b"HTTP/1.1 200 OK\r\n\r\n\x81\x01x", "3 bytes where only the server may speak", False),
             (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "does not speak HTTP", False),
@@ -272,6 +275,10 @@ class TestParse:
             "http://h:x",
             "http://a%3Ab:secret@h",
             "http://a:secret@",
+            "http://a:secret/x@h",
+            "http://a:80/secret@h",
+            "a:secret://x@h",
+            "http://h:0",
         ],
     )
     def test_bad(self, text: str) -> None:
