@@ -6,10 +6,9 @@ import argparse
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.ssl
@@ -18,15 +17,13 @@ from gevent.socket import wait_read
 from ..exceptions import ConnectionClosed, ConnectionClosedOK, PingTimeout, WebSocketError
 from .connect import connect
 from .lineedit import LineEditor
+from .output import Output, TerminalError, columns, escape
 
 if TYPE_CHECKING:
     from ..pong import Pong
     from ..websocket import WebSocket
 
 __all__ = ["TerminalError", "add_arguments", "answer_lines", "escape", "run"]
-
-#: Bytes of a binary message that are shown.
-_SHOWN = 256
 
 #: Characters and lines of the body of a refusal that are shown, and kinds that are text besides "text/...".
 _ANSWER_SIZE = 2000
@@ -39,9 +36,6 @@ _READ_SIZE = 64 * 1024
 #: Seconds that a server has for its Close where the user does not wait for it.
 _PATIENCE = 1.0
 
-_COLORS = {"received": "\x1b[36m", "note": "\x1b[33m", "error": "\x1b[31m"}
-_PLAIN = "\x1b[0m"
-
 _HELP = """\
 Each line is sent as a text message. Commands:
   /ping [TEXT]            send a Ping, and show how long its Pong takes
@@ -49,25 +43,6 @@ Each line is sent as a text message. Commands:
   /close [CODE [REASON]]  close (Ctrl-D: with 1000)
   /help                   this
 A line that begins with two slashes is sent with one."""
-
-
-class TerminalError(Exception):
-    """What was asked for cannot be done; the text is for standard error."""
-
-
-def escape(text: str) -> str:
-    """Return a text that a terminal shows and does not obey: on one line, without control characters.
-
-    What changes the direction of writing, or is not seen at all, is escaped too.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() or character == "\t"
-        else character.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for character in text
-    )
 
 
 def answer_lines(error: BaseException) -> list[str]:
@@ -151,6 +126,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # What the shell calls <&- and >&-: their numbers would be those of sockets now.
+    if sys.stdin is None or sys.stdout is None:
+        raise TerminalError(
+            "standard input or output is closed: /dev/null is what has nothing to say, and takes everything"
+        )
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     try:
         ws = connect(options.uri, **_connect_arguments(options))
@@ -237,68 +217,6 @@ def _connect_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return arguments
 
 
-class Output:
-    """Writes messages and notes, one to a line.
-
-    Attributes:
-        editor: the line that is being edited below them, or None.
-    """
-
-    def __init__(self, stream: TextIO, options: argparse.Namespace) -> None:
-        self._stream = stream
-        self._raw = options.raw
-        self._timestamps = options.timestamps
-        self._marked = stream.isatty()
-        self._colored = options.color == "always" or (
-            options.color == "auto" and self._marked and "NO_COLOR" not in os.environ
-        )
-        self.editor: LineEditor | None = None
-
-    def message(self, message: str | bytes) -> None:
-        """Write a message that came."""
-        if self._raw and self.editor is None:
-            data = message.encode() if isinstance(message, str) else message
-            self._stream.flush()
-            self._stream.buffer.write(data + b"\n")
-            self._stream.flush()
-            return
-        if isinstance(message, str):
-            text = message if self._raw else escape(message)
-        else:
-            shown = message[:_SHOWN].hex(" ") + (" ..." if len(message) > _SHOWN else "")
-            text = f"({len(message)} bytes) {shown}"
-        self._line("received", f"< {text}" if self._marked else text)
-
-    def note(self, text: str, kind: str = "note") -> None:
-        """Write a remark of ours."""
-        self._line(kind, escape(text))
-
-    def _line(self, kind: str, text: str) -> None:
-        if self._timestamps:
-            now = time.time()
-            text = f"[{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03}] {text}"
-        if self._colored:
-            text = f"{_COLORS[kind]}{text}{_PLAIN}"
-        if self.editor is not None:
-            self.write(f"\r\x1b[K{text}\n{self.editor.draw(columns())}")
-        else:
-            self.write(f"{text}\n")
-
-    def write(self, text: str) -> None:
-        """Write at once; what the stream's encoding lacks is escaped."""
-        encoding = self._stream.encoding or "utf-8"
-        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        self._stream.flush()
-
-
-def columns() -> int:
-    """Return the width of the terminal."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
-
-
 # In pipes
 
 
@@ -346,7 +264,9 @@ def _send_lines(ws: WebSocket) -> None:
     number = 0
     while True:
         # In a thread: not every kind of file can tell when there is something to read.
-        data = pool.apply(os.read, (descriptor, _READ_SIZE))
+        data = pool.apply(_read, (descriptor,))
+        if isinstance(data, OSError):
+            raise TerminalError(f"cannot read standard input: {data.strerror}")
         first, *others = data.split(b"\n")
         pieces.append(first)
         if not others and data:
@@ -371,6 +291,14 @@ def _send_lines(ws: WebSocket) -> None:
     except PingTimeout:
         pass
     ws.end_sending()
+
+
+def _read(descriptor: int) -> bytes | OSError:
+    """Read in a thread of the pool, which prints what is raised in it."""
+    try:
+        return os.read(descriptor, _READ_SIZE)
+    except OSError as error:
+        return error
 
 
 # At the terminal
@@ -404,7 +332,9 @@ class Session:
                 ws.wait_closed()
             finally:
                 output.editor = None
-                output.write("\r\x1b[K")
+                # A terminal that was stopped (Ctrl-S) takes nothing.
+                with gevent.Timeout(_PATIENCE, False):
+                    output.write("\r\x1b[K")
                 keyboard.kill(block=False)
 
     def _type(self) -> None:
@@ -482,4 +412,5 @@ def _keys(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        # Not when all is written: a terminal that was stopped would not have it.
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)

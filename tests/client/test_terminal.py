@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +21,9 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 from scripted import Connection, scripted, server_frame
-from support import PATIENCE, serve
+from support import PATIENCE, serve, wait_until
 
 from geventws import WebSocket
 from geventws.cli import main
@@ -217,6 +221,103 @@ class TestPipes:
                 for stream in (process.stdin, process.stdout, process.stderr):
                     assert stream is not None
                     stream.close()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_output_that_is_full(self, number: signal.Signals) -> None:
+        """Who does not read holds up the messages, but neither Pongs nor the end."""
+        closes: list[tuple[int, bytes]] = []
+
+        def script(connection: Connection) -> None:
+            connection.open()
+            # More than the pipe has room for, so that the next one waits.
+            for _ in range(3):
+                connection.send(server_frame(0x81, b"x" * 60_000))
+            connection.send(server_frame(0x89, b"still there?"))
+            assert connection.read_frame() == (0x8A, b"still there?")
+            wait_until(lambda: full(process.stdout), "the pipe to be full")
+            connection.send(server_frame(0x89, b"and now?"))
+            assert connection.read_frame() == (0x8A, b"and now?")
+            process.send_signal(number)
+            closes.append(connection.read_frame())
+            connection.send(server_frame(0x88, b"\x03\xe9"))
+
+        def full(stream: Any) -> bool:
+            # Linux: what can be read; 64 KiB is the size of a pipe.
+            count = bytearray(4)
+            fcntl.ioctl(stream, termios.FIONREAD, count)
+            return int.from_bytes(count, sys.byteorder) > 60_000
+
+        with scripted(script) as server:
+            process = subprocess.Popen(
+                [*COMMAND, server.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            try:
+                assert gevent.get_hub().threadpool.apply(process.wait, (PATIENCE,)) == 128 + number
+            finally:
+                process.kill()
+                process.communicate()
+        assert closes == [(0x88, b"\x03\xe9")]
+
+    def test_slow_reader_gets_everything(self) -> None:
+        data = b"".join(b"%d " % number * 2000 + b"\n" for number in range(100))
+        with serve(echo) as server:
+            process = subprocess.Popen(
+                [*COMMAND, uri_of(server)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                pool = gevent.get_hub().threadpool
+                writing = pool.spawn(process.stdin.write, data)
+                got = b""
+                while len(got) < len(data):
+                    more = pool.apply(os.read, (process.stdout.fileno(), 5000))
+                    assert more
+                    got += more
+                assert got == data
+                writing.get()
+                process.stdin.close()
+                assert pool.apply(process.wait, (PATIENCE,)) == 0
+            finally:
+                process.kill()
+                process.wait()
+                for stream in (process.stdin, process.stdout, process.stderr):
+                    assert stream is not None
+                    stream.close()
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+    def test_output_on_a_disk_that_is_full(self) -> None:
+        with serve(echo) as server, open("/dev/full", "wb") as full:
+            done = gevent.get_hub().threadpool.apply(
+                subprocess.run,
+                ([*COMMAND, uri_of(server)],),
+                {"input": b"x\n", "stdout": full, "stderr": subprocess.PIPE, "timeout": PATIENCE},
+            )
+        assert done.returncode == 1
+        assert done.stderr == b"geventws: cannot write to standard output: No space left on device\n"
+
+    def test_input_that_cannot_be_read(self, tmp_path: Path) -> None:
+        with serve(echo) as server, open(tmp_path / "file", "wb") as unreadable:
+            done = gevent.get_hub().threadpool.apply(
+                subprocess.run,
+                ([*COMMAND, uri_of(server)],),
+                {"stdin": unreadable, "capture_output": True, "timeout": PATIENCE},
+            )
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr == b"geventws: cannot read standard input: Bad file descriptor\n"
+
+    @pytest.mark.parametrize("closed", ["<&-", ">&-"])
+    def test_closed_descriptors(self, closed: str) -> None:
+        command = shlex.join([*COMMAND, "ws://127.0.0.1:1/"])
+        done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, timeout=PATIENCE)
+        assert done.returncode == 1
+        assert done.stderr == (
+            b"geventws: standard input or output is closed: "
+            b"/dev/null is what has nothing to say, and takes everything\n"
+        )
 
     def test_arguments(self) -> None:
         seen: list[WebSocket] = []
@@ -433,9 +534,28 @@ class TestTerminal:
             assert b"\x1b]" not in shown
             assert screen.wait() == 1
 
-    def test_terminal_is_as_it_was(self) -> None:
-        import termios
+    def test_terminal_that_was_stopped(self) -> None:
+        """Ctrl-S holds up what is shown, and nothing else."""
 
+        def script(connection: Connection) -> None:
+            connection.open()
+            screen.wait_for(b"> ")
+            screen.type(b"\x13")
+            # Until the terminal has seen that, it takes what comes.
+            for number in range(10):
+                connection.send(server_frame(0x81, b"message"), server_frame(0x89, b"%d" % number))
+                assert connection.read_frame() == (0x8A, b"%d" % number)
+            screen.process.send_signal(signal.SIGTERM)
+            assert connection.read_frame() == (0x88, b"\x03\xe9")
+            connection.send(server_frame(0x88, b"\x03\xe9"))
+            done.set()
+
+        done = Event()
+        with scripted(script) as server, terminal(server.uri) as screen:
+            assert done.wait(PATIENCE)
+            assert gevent.get_hub().threadpool.apply(screen.process.wait, (PATIENCE,)) == 143
+
+    def test_terminal_is_as_it_was(self) -> None:
         with serve(echo) as server, terminal(uri_of(server)) as screen:
             flags = termios.ICANON | termios.ECHO
             screen.wait_for(b"> ")
