@@ -46,6 +46,29 @@ class TestBudget:
         peer.connection.receive_data(peer.bytes_of(*[b"\x81\x00"] * 5))
         assert peer.connection.next_event() == Event.MORE
 
+    @pytest.mark.parametrize("fragments", [1, 4])
+    def test_final_blocks_are_counted(self, fragments: int) -> None:
+        """Behind each of them a new stream of zlib begins, which takes longer than many a frame."""
+        peer = Peer(client=False, deflate=DeflateParameters())
+        final, empty = b"\x03\x00", b"\x00"
+        size = 16 // fragments * len(final)
+        frames = [bytes((0x42 if not i else 0x00, size)) + final * (16 // fragments) for i in range(fragments)]
+        message = peer.bytes_of(*frames, b"\x80\x01" + empty)
+        peer.connection.budget = 100
+        peer.connection.receive_data(message * 10)
+        messages = 0
+        while (event := peer.connection.next_event()) == Event.MESSAGE:
+            messages += 1
+        assert event == Event.MORE
+        # The frames, and 16 of those blocks; the last one is let through whole.
+        assert messages == 100 // (fragments + 17) + 1
+
+    def test_an_empty_compressed_message_costs_a_frame(self) -> None:
+        peer = Peer(client=False, deflate=DeflateParameters())
+        peer.connection.budget = 3
+        peer.connection.receive_data(peer.bytes_of(*[b"\xc2\x00"] * 5))
+        assert [peer.connection.next_event() for _ in range(4)] == [Event.MESSAGE] * 3 + [Event.MORE]
+
     def test_inflated_bytes_are_counted(self) -> None:
         parameters = DeflateParameters(client_no_context_takeover=True)
         peer = Peer(client=False, deflate=parameters)

@@ -161,7 +161,7 @@ def _usual(client: bool, frames: list[bytes]) -> int:
         payload = _payload(frame, client)
         try:
             inflater.inflate(payload, _MOST_COMPRESSED)
-            if inflater._streams > 1 or (inflater._stream is None and (payload or fin)):
+            if inflater.streams > 1 or (inflater._stream is None and (payload or fin)):
                 return count
             if fin:
                 # The last block may be final once its end is back (RFC 7692 section 7.2.2).

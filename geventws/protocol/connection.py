@@ -79,8 +79,8 @@ class Connection:
             bytes in `out`. What is large is not copied then.
         wanted: so many of the bytes that come next belong to one payload, and may be received straight
             behind the end of `block`; 0 mostly, and always unless `direct`. Next: `feed_block`.
-        budget: what `next_event` may still handle: one for each frame and one for each 8 KiB of a
-            message. Whoever wants to do something else in between sets it; it is not limited before.
+        budget: what `next_event` may still handle: one for each frame, 8 KiB of a message, and block
+            with BFINAL in it. Whoever wants to do something else in between sets it; it is not limited before.
         readable: the last phase in which messages are still told of: OPEN, or CLOSE_SENT for one who has
             sent all and wants the rest of the answers.
         hold_pongs: while True, only the latest Ping is remembered instead of being answered (RFC 6455
@@ -264,7 +264,7 @@ class Connection:
             if frames.opcode < 8:
                 message = messages.read(frames)
                 if message is not None:
-                    self.budget -= messages.size >> 13
+                    self.budget -= (messages.size >> 13) + messages.final_blocks
                     # RFC 6455 section 7.1.6 lets us drop what comes behind our own Close.
                     if self.phase <= self.readable:
                         self.message = message

@@ -6,10 +6,10 @@ cdef class Inflater:
     cdef bytearray _recent
     cdef Py_ssize_t _size
     cdef object _stream
-    cdef int _streams
     cdef bytes _window
     cdef int _window_bits
     cdef readonly bytes partial
+    cdef readonly int streams
 
     @cython.locals(limit=Py_ssize_t, position=Py_ssize_t, output=bytes, piece=bytes, pieces=list)
     cpdef bytes inflate(self, bytes data, object max_length)

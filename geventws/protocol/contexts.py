@@ -68,10 +68,10 @@ class Inflater:
         "_recent",
         "_size",
         "_stream",
-        "_streams",
         "_window",
         "_window_bits",
         "partial",
+        "streams",
     )
 
     def __init__(self, window_bits: int, *, no_context_takeover: bool) -> None:
@@ -86,7 +86,7 @@ class Inflater:
         #: zlib's stream, or None between messages and behind a block with BFINAL set.
         self._stream: Any = None
         #: Streams begun in this message, and bytes that it yielded.
-        self._streams = 0
+        self.streams = 0
         self._size = 0
 
     def inflate(self, data: bytes, max_length: int | None) -> bytes:
@@ -195,7 +195,7 @@ class Inflater:
                     "the compressed message ends in the middle of a block", "payload.deflate"
                 )
             self._stream = None
-        self._streams = 0
+        self.streams = 0
         self._size = 0
         if self._no_context_takeover:
             self._window = b""
@@ -207,15 +207,15 @@ class Inflater:
         """Drop everything; what refers to earlier messages can not be inflated any more."""
         self.partial = b""
         self._stream = None
-        self._streams = 0
+        self.streams = 0
         self._size = 0
         self._window = b""
         self._recent = None
 
     def _begin(self) -> Any:
         """Begin a stream with the window so far: for a message, or behind a block with BFINAL set."""
-        self._streams += 1
-        final_blocks = self._streams - 1
+        self.streams += 1
+        final_blocks = self.streams - 1
         if final_blocks > _MAX_FINAL_BLOCKS:
             self.partial = b""
             raise MessageTooBig(

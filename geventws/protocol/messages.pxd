@@ -16,6 +16,7 @@ cdef class MessageReader:
     cdef bint _text
     cdef long long _wire_size
     cdef readonly bint expect_continuation
+    cdef readonly int final_blocks
     cdef readonly long long size
 
     @cython.locals(limit="long long", size=object)

@@ -30,6 +30,7 @@ class MessageReader:
 
     Attributes:
         size: bytes of the message that was returned last, after inflating.
+        final_blocks: its blocks with BFINAL, behind which another stream had to begin.
         block: what is here of the message that comes in pieces, or None.
     """
 
@@ -44,6 +45,7 @@ class MessageReader:
         "_wire_size",
         "block",
         "expect_continuation",
+        "final_blocks",
         "size",
     )
 
@@ -69,7 +71,7 @@ class MessageReader:
         self._compressed = False
         self._fragments = 0
         self._wire_size = 0
-        self.size = 0
+        self.size = self.final_blocks = 0
         self._text = False
         self.block: Block | None = None
 
@@ -96,7 +98,7 @@ class MessageReader:
             self._compressed = frame.rsv1
             self._fragments = 0
             self._wire_size = 0
-            self.size = 0
+            self.size = self.final_blocks = 0
             self._text = frame.opcode == 1
         self._fragments += 1
         # Empty fragments count too: they cost a peer two bytes each.
@@ -180,6 +182,7 @@ class MessageReader:
                 block.check_text()
             raise
         if frame.fin and not frame.in_frame:
+            self.final_blocks = max(inflater.streams - 1, 0)
             inflater.finish()
 
     def reserve(self, frame: FrameReader) -> int:
