@@ -93,6 +93,9 @@ def check(data: bytes) -> None:
     if not theirs.AVAILABLE or b"\n" in data:
         return
     text = data.decode("latin-1").strip(" \t")
+    if text.count(",") + text.count(";") > 255:
+        # More than we take.
+        return
     for ours, read in (
         (seen[0], others.parse_extension),
         (seen[2], others.parse_connection),

@@ -37,6 +37,11 @@ _QUOTED = frozenset(map(chr, (0x09, 0x20, 0x21, *range(0x23, 0x5C), *range(0x5D,
 _QUOTED_PAIR = _QUOTED | {'"', "\\"}
 
 
+# Elements of a list, and parameters, in all lines of a field. A head has room for tens of thousands, which take
+# as long to read as hundreds of handshakes, and nobody else has a turn meanwhile.
+_MAX_ELEMENTS = 256
+
+
 def is_token(value: str) -> bool:
     """Tell whether `value` is a token (RFC 9110 section 5.6.2)."""
     return value != "" and value.isascii() and not value.encode("ascii").translate(None, _TOKEN)
@@ -163,11 +168,19 @@ def make_headers(keys: tuple[str, ...], names: tuple[str, ...], values: tuple[st
     return headers
 
 
-def _elements(values: Iterable[str]) -> Iterator[str]:
+def _check_count(values: list[str], name: str, separators: str = ",") -> None:
+    """Raise if there are too many elements, empty ones among them."""
+    count = len(values) + sum([value.count(separator) for value in values for separator in separators])
+    if count > _MAX_ELEMENTS:
+        raise InvalidHeader(f"{name} has {count} elements, more than {_MAX_ELEMENTS}", name, ", ".join(values))
+
+
+def _elements(values: list[str], name: str) -> Iterator[str]:
     """Give the elements of a comma list that has no quoted strings.
 
     RFC 9110 section 5.6.1: several lines are one list; empty elements are skipped.
     """
+    _check_count(values, name)
     for value in values:
         for element in value.split(","):
             stripped = element.strip(" \t")
@@ -186,10 +199,10 @@ def parse_token_list(values: Iterable[str], name: str = "") -> list[str]:
         The tokens in order, as spelt; empty elements are skipped.
 
     Raises:
-        InvalidHeader: if an element is not a token.
+        InvalidHeader: if an element is not a token, or there are more than 256.
     """
     values = list(values)
-    tokens = list(_elements(values))
+    tokens = list(_elements(values, name or "list"))
     for token in tokens:
         if not is_token(token):
             raise InvalidHeader(
@@ -202,10 +215,10 @@ def parse_upgrade(values: Iterable[str]) -> list[str]:
     """Read `Upgrade` (RFC 9110 section 7.8): a list of protocols, "name" or "name/version".
 
     Raises:
-        InvalidHeader: if an element is neither.
+        InvalidHeader: if an element is neither, or there are more than 256.
     """
     values = list(values)
-    protocols = list(_elements(values))
+    protocols = list(_elements(values, "Upgrade"))
     for protocol in protocols:
         protocol_name, slash, version = protocol.partition("/")
         if not is_token(protocol_name) or (slash and not is_token(version)):
@@ -294,9 +307,11 @@ def parse_extensions(values: Iterable[str], name: str = "Sec-WebSocket-Extension
         taken off. Nothing is judged: an unknown or repeated extension or parameter is here.
 
     Raises:
-        InvalidHeader: if a value is malformed.
+        InvalidHeader: if a value is malformed, or there are more than 256 extensions and parameters.
     """
     extensions: ExtensionList = []
+    values = list(values)
+    _check_count(values, name, ",;")
     for text in values:
         scanner = _Scanner(text, name)
         while True:

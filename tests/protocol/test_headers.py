@@ -358,5 +358,27 @@ class TestLinear:
         ],
     )
     def test_hostile_values(self, parse, prefix, unit):
-        short, long = (calls_of(parse, [prefix + unit * times]) for times in (400, 800))
+        # Up to the most elements that there may be.
+        short, long = (calls_of(parse, [prefix + unit * times]) for times in (60, 120))
         assert long <= 2.2 * short + 20
+
+    @pytest.mark.parametrize("lines", [1, 8])
+    @pytest.mark.parametrize(
+        ("parse", "unit"),
+        [
+            (parse_token_list, "a,"),
+            (parse_token_list, ","),
+            (parse_upgrade, "a/1,"),
+            (parse_extensions, "a,"),
+            (parse_extensions, "a;b=c,"),
+        ],
+    )
+    def test_elements_are_limited(self, parse, unit, lines):
+        """T-HS5: twenty-eight thousand of them held up everybody else for as long as hundreds of handshakes."""
+        separators = unit.count(",") + unit.count(";")
+        # Behind the last comma of each line there is an empty one.
+        most = (256 // lines - 1) // separators
+        parse([unit * most] * lines)
+        with pytest.raises(InvalidHeader, match=r"has 2\d\d elements, more than 256"):
+            parse([unit * (most + 1)] * lines)
+        assert calls_of(parse, [unit * 1000] * lines) < 30
