@@ -10,6 +10,7 @@ from typing import Any
 
 from .protocol.closing import Close
 from .protocol.connection import Connection
+from .serving import shorten
 from .stats import Stats
 from .websocket import WebSocket
 from .wire import monotonic
@@ -146,7 +147,7 @@ def log_end(ws: WebSocket, cause: str) -> None:
         "%d messages and %d bytes received, %d and %d sent, in %.3f s",
         ws.id,
         ws.request.remote_address,
-        ws.request.path,
+        shorten(ws.request.path),
         by,
         close.code,
         close.reason,

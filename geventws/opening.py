@@ -21,7 +21,7 @@ from .exceptions import InvalidHandshake, OpenTimeout
 from .keepalive import Keepalive
 from .protocol.handshake import error_response
 from .protocol.http import Request, RequestParser, Response
-from .serving import Lines, send_last, wrap_tls
+from .serving import REFUSAL_LINES, Lines, send_last, shorten, wrap_tls
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ _RECEIVE_SIZE = 16 * 1024
 
 #: Seconds for the TLS handshake of a connection that is to be refused.
 _REFUSE_SECONDS = 2.0
-
-#: Lines about refused requests in a second; a flood of those must not become one of the log.
-_REFUSAL_LINES = 50
 
 Opened = tuple[WebSocket, Callable[..., Any], dict[str, Any]]
 
@@ -64,7 +61,7 @@ class Opener(Admission):
         self._match = getattr(handler, "match", None)
         self._context = context
         self._keepalive: Keepalive | None = None
-        self._refusal_log = Lines(logger, _REFUSAL_LINES)
+        self._refusal_log = Lines(logger, REFUSAL_LINES)
         #: What the open ones are counted by, where `max_connections_per_address` is set.
         self._keys: dict[WebSocket, str] = {}
         Admission.__init__(self, listener, options, backlog=backlog, spawn=spawn)
@@ -257,7 +254,7 @@ class Opener(Admission):
             raise
         except BaseException:
             # `process_request`, or a callable among the options; even its SystemExit ends nothing else.
-            logger.exception("%s: deciding on %r raised", name, path)
+            logger.exception("%s: deciding on %r raised", name, shorten(path))
             response = Response(500, body="500 Internal Server Error\n")
             return response.serialize(include_body=request.method != "HEAD")
 

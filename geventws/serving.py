@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 __all__ = [
+    "REFUSAL_LINES",
     "TCP_FAMILIES",
     "TLS_NAMES",
     "Agreement",
@@ -37,6 +38,7 @@ __all__ = [
     "prepare_socket",
     "run_handler",
     "send_last",
+    "shorten",
     "socket_options",
     "wake_reader",
     "wrap_tls",
@@ -52,6 +54,12 @@ _LINGER_SECONDS = 2
 _LINGER_BYTES = 256 * 1024
 
 _CHUNK = 64 * 1024
+
+#: Lines about refused requests in a second; a flood of those must not become one of the log.
+REFUSAL_LINES = 50
+
+#: Characters of what a peer has chosen that stand in a line of the log.
+_MOST_SHOWN = 500
 
 #: Families of sockets that are TCP's.
 TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -129,7 +137,7 @@ def run_handler(ws: WebSocket, handler: Callable[..., Any], arguments: Mapping[s
     except BaseException as error:
         if not isinstance(error, ConnectionClosed) or not ws.closed:
             reason = "internal error"
-            logger.exception("connection %d: the handler of %r raised", ws.id, ws.request.path)
+            logger.exception("connection %d: the handler of %r raised", ws.id, shorten(ws.request.path))
     try:
         ws.begin_close(code, reason)
         ws.wait_closed()
@@ -258,6 +266,11 @@ def wrap_tls(context: ssl.SSLContext, sock: Any) -> Any:
     return gevent.ssl.SSLSocket(sock=sock, server_side=True, do_handshake_on_connect=False, _context=context)
 
 
+def shorten(text: str) -> str:
+    """Return what is shown in the log of a text that a peer has made as long as it may."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
+
+
 class Throttle:
     """Lets one log line through in some seconds, and counts the others."""
 
@@ -282,7 +295,7 @@ class Throttle:
 
 
 class Lines:
-    """Lets so many log lines through in a second, and counts the others."""
+    """Lets so many log lines through in a second, not too long ones, and counts the others."""
 
     __slots__ = ("_count", "_limit", "_logger", "_second", "_suppressed")
 
@@ -308,4 +321,5 @@ class Lines:
         if self._suppressed:
             message += f" (and {self._suppressed} lines were left out)"
             self._suppressed = 0
-        self._logger.log(level, message, *arguments)
+        short = [shorten(argument) if isinstance(argument, str) else argument for argument in arguments]
+        self._logger.log(level, message, *short)

@@ -15,7 +15,7 @@ import gevent.pool
 import gevent.socket
 import pytest
 from asking import PLAIN, UPGRADE, ask, dial, quiet, read_answer
-from support import PATIENCE, RawClient, serve, text, tls_contexts, wait_until
+from support import HANDSHAKE, PATIENCE, RawClient, serve, text, tls_contexts, wait_until
 
 import geventws.admission
 import geventws.opening
@@ -313,3 +313,23 @@ def test_a_flood_of_bad_requests_is_not_one_of_log_lines(caplog: Any) -> None:
         # Fifty in each second of another clock; those that were left out are told of.
         assert len(caplog.records) <= 50 * (len(seconds) + 1)
         assert logging.getLogger("geventws").handlers == before
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /" + b"\x81" * 8000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        (HANDSHAKE % (b"/", b"Connection: %s\r\n" % (b"x" * 8000) * 6)).replace(b": Upgrade", b": y"),
+        HANDSHAKE % (b"/" + b"%00" * 2500, b"Origin: http://evil.example\r\n"),
+    ],
+    ids=["target", "connection", "path"],
+)
+def test_a_line_about_a_bad_request_is_short(caplog: Any, request_: bytes) -> None:
+    """Fifty of 56 KiB in a second would be a quarter of a terabyte of log in a day."""
+    caplog.set_level(logging.INFO, "geventws")
+    with serve(echo) as server:
+        assert ask(server.address, request_).status >= 400
+    lines = [record.getMessage() for record in caplog.records if "127.0.0.1" in record.getMessage()]
+    assert len(lines) == 1
+    assert len(lines[0]) < 4000
+    assert "characters" in lines[0]

@@ -209,3 +209,17 @@ def test_it_costs_no_line_where_nobody_listens(caplog: Any) -> None:
             end_protocol(client, server)
         wait_until(lambda: server.stats.closes["protocol_error"] == 1)
     assert caplog.records == []
+
+
+def test_a_line_is_short_and_its_record_has_all(caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG, "geventws")
+
+    def raises(ws: Any) -> None:
+        raise ValueError
+
+    with serve(raises) as server, RawClient.connect(server.address, b"/" + b"%01" * 2600) as client:
+        client.expect_close(1011)
+        client.send(close(1011))
+        wait_until(lambda: server.stats.closes["handler_error"])
+    assert max(len(record.getMessage()) for record in caplog.records) < 4000
+    assert caplog.records[-1].path == "/" + "\x01" * 2600

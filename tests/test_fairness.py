@@ -52,7 +52,9 @@ class TestBudget:
         peer = Peer(client=False, deflate=DeflateParameters())
         final, empty = b"\x03\x00", b"\x00"
         size = 16 // fragments * len(final)
-        frames = [bytes((0x42 if not i else 0x00, size)) + final * (16 // fragments) for i in range(fragments)]
+        frames = [
+            bytes((0x42 if not i else 0x00, size)) + final * (16 // fragments) for i in range(fragments)
+        ]
         message = peer.bytes_of(*frames, b"\x80\x01" + empty)
         peer.connection.budget = 100
         peer.connection.receive_data(message * 10)

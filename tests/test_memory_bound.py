@@ -15,6 +15,8 @@ import gevent
 import pytest
 from support import PATIENCE, RawClient, frame, wait_until
 
+from geventws.protocol.contexts import Deflater
+
 ROOT = Path(__file__).parents[1]
 
 MIB = 1024 * 1024
@@ -99,6 +101,75 @@ def test_no_connection_holds_more_than_the_formula(kind: str, flood: Callable[[]
                 client.close()
             gevent.joinall(senders, timeout=PATIENCE)
             wait_until(lambda: resident() < before + CONNECTIONS * most / 4)
+        finally:
+            process.kill()
+
+
+IDLE = """
+import gevent
+from geventws import WebSocketServer
+
+def idle(ws):
+    ws.discard_messages()
+    ws.wait_closed()
+
+server = WebSocketServer(("127.0.0.1", 0), idle, compression=True)
+server.start()
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def largest_request() -> tuple[bytes, bytes, bytes]:
+    """A path that Python keeps with four bytes for each character, and a head that is full of fields."""
+    fields = [b"X-%016d: %s\r\n" % (number, b"y" * 540) for number in range(94)]
+    return b"/" + b"a" * 8000 + b"%F0%9F%98%80", b"".join(fields), b""
+
+
+def unfinished() -> tuple[bytes, bytes, bytes]:
+    """A window of 32 KiB, and the beginning of a message behind it."""
+    deflater = Deflater(9, 15, 9, no_context_takeover=False)
+    data = frame(0xC2, deflater.deflate(bytes(range(256)) * 256))
+    for number in range(6):
+        data += frame(0x00 if number else 0x42, deflater.deflate_fragment(bytes(5 * 1024), False))
+    return b"/", b"Sec-WebSocket-Extensions: permessage-deflate\r\n", data
+
+
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer gives freed memory back late")
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [
+        # request: max_head + 4 * max_line + 150 * max_headers
+        (largest_request, 64 * 1024 + 4 * 8 * 1024 + 150 * 100),
+        # inflating, and the 30 KiB of the message in a block that grows by half
+        (unfinished, 180 * 1024 + 45 * 1024),
+    ],
+    ids=["request", "inflating"],
+)
+def test_a_connection_that_does_nothing(make: Callable[[], tuple[bytes, bytes, bytes]], most: int) -> None:
+    path, fields, data = make()
+    with subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            address = ("127.0.0.1", int(process.stdout.readline()))
+
+            def resident() -> int:
+                with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
+                    return int(file.read().split()[1]) * PAGE
+
+            clients = [RawClient.connect(address, path, fields) for _ in range(20)]
+            before = resident()
+            for _ in range(200):
+                client = RawClient.connect(address, path, fields)
+                # Behind the Pong all of it has been read.
+                client.send(data, frame(0x89))
+                client.expect(0x8A)
+                clients.append(client)
+            held = (resident() - before) / 200
+            # Less what the base has of it anyway.
+            assert most * 0.5 < held < most + 13 * 1024, (held, most)
+            for client in clients:
+                client.close()
         finally:
             process.kill()
 

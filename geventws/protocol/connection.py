@@ -80,7 +80,7 @@ class Connection:
         wanted: so many of the bytes that come next belong to one payload, and may be received straight
             behind the end of `block`; 0 mostly, and always unless `direct`. Next: `feed_block`.
         budget: what `next_event` may still handle: one for each frame, 8 KiB of a message, and block
-            with BFINAL in it. Whoever wants to do something else in between sets it; it is not limited before.
+            with BFINAL in it. Whoever wants to do something else in between sets it; no limit before.
         readable: the last phase in which messages are still told of: OPEN, or CLOSE_SENT for one who has
             sent all and wants the rest of the answers.
         hold_pongs: while True, only the latest Ping is remembered instead of being answered (RFC 6455

@@ -37,8 +37,8 @@ _QUOTED = frozenset(map(chr, (0x09, 0x20, 0x21, *range(0x23, 0x5C), *range(0x5D,
 _QUOTED_PAIR = _QUOTED | {'"', "\\"}
 
 
-# Elements of a list, and parameters, in all lines of a field. A head has room for tens of thousands, which take
-# as long to read as hundreds of handshakes, and nobody else has a turn meanwhile.
+# Elements of a list, and parameters, in all lines of a field. A head has room for tens of thousands, which
+# take as long to read as hundreds of handshakes, and nobody else has a turn meanwhile.
 _MAX_ELEMENTS = 256
 
 
@@ -172,7 +172,9 @@ def _check_count(values: list[str], name: str, separators: str = ",") -> None:
     """Raise if there are too many elements, empty ones among them."""
     count = len(values) + sum([value.count(separator) for value in values for separator in separators])
     if count > _MAX_ELEMENTS:
-        raise InvalidHeader(f"{name} has {count} elements, more than {_MAX_ELEMENTS}", name, ", ".join(values))
+        raise InvalidHeader(
+            f"{name} has {count} elements, more than {_MAX_ELEMENTS}", name, ", ".join(values)
+        )
 
 
 def _elements(values: list[str], name: str) -> Iterator[str]:

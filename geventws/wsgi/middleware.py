@@ -24,7 +24,7 @@ from ..options import Options, check_timeout
 from ..protocol.handshake import error_response
 from ..protocol.http import Response
 from ..routing import check_handler
-from ..serving import Throttle, agree, run_handler
+from ..serving import REFUSAL_LINES, Lines, Throttle, agree, run_handler
 from ..stats import Stats
 from .late import LateWebSocket, Phase, Terms, Upgrade
 from .requests import asks_for_websocket, has_body, make_request
@@ -112,6 +112,7 @@ class WebSocketMiddleware:
         self._warned_of_cookie = False
         self._full_log = Throttle(_LOG_INTERVAL)
         self._impossible_log = Throttle(_LOG_INTERVAL)
+        self._refusal_log = Lines(logger, REFUSAL_LINES)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request (PEP 3333)."""
@@ -194,7 +195,7 @@ class WebSocketMiddleware:
             )
             return terms, handler, arguments
         except InvalidHandshake as error:
-            logger.info("refused %s with %d: %s", name, error.status, str(error))
+            self._refusal_log.log(logging.INFO, "refused %s with %d: %s", name, error.status, str(error))
             return error_response(error)
 
     def _process_request(self, request: Request) -> Response | None:

@@ -374,7 +374,7 @@ class TestLinear:
         ],
     )
     def test_elements_are_limited(self, parse, unit, lines):
-        """T-HS5: twenty-eight thousand of them held up everybody else for as long as hundreds of handshakes."""
+        """T-HS5: twenty-eight thousand of them hold up everybody else as long as hundreds of handshakes."""
         separators = unit.count(",") + unit.count(";")
         # Behind the last comma of each line there is an empty one.
         most = (256 // lines - 1) // separators

@@ -54,6 +54,21 @@ def test_p1_41_refusals_are_counted() -> None:
     assert (app.stats.refused, app.stats.refused_full) == (2, 1)
 
 
+def test_p0_11_a_flood_of_refusals_is_not_one_of_log_lines(caplog: Any) -> None:
+    """T-LOG2."""
+    caplog.set_level(logging.INFO, "geventws")
+    app = WebSocketMiddleware(plain, echo)
+    with host(app) as server:
+        for number in range(200):
+            path = b"/" + b"%01" * (2000 if number == 0 else 1)
+            assert b" 403 " in ask(server, path, b"Origin: http://evil.example\r\n")
+    assert app.stats.refusals == {403: 200}
+    seconds = {int(record.created) for record in caplog.records}
+    # Fifty in each second of another clock.
+    assert 1 <= len(caplog.records) <= 50 * (len(seconds) + 1)
+    assert max(len(record.getMessage()) for record in caplog.records) < 4000
+
+
 def test_p1_37_rates() -> None:
     app = WebSocketMiddleware(plain, echo, rate_limit=RateLimit(messages=1, burst=2))
     with host(app) as server, open_raw(server, HANDSHAKE % (b"/", b"")) as client:
