@@ -24,7 +24,7 @@ from ..options import Options, check_timeout
 from ..protocol.handshake import error_response
 from ..protocol.http import Response
 from ..routing import check_handler
-from ..serving import REFUSAL_LINES, Lines, Throttle, agree, run_handler
+from ..serving import REFUSAL_LINES, Lines, Throttle, agree, run_handler, shorten
 from ..stats import Stats
 from .late import LateWebSocket, Phase, Terms, Upgrade
 from .requests import asks_for_websocket, has_body, make_request
@@ -380,4 +380,4 @@ def _answer(response: Response, environ: dict[str, Any], start_response: StartRe
 def _path(environ: dict[str, Any]) -> str:
     """Return a request's path for the log."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return f"{environ.get('REMOTE_ADDR') or 'a Unix socket'}: {path!r}"
+    return f"{environ.get('REMOTE_ADDR') or 'a Unix socket'}: {shorten(path)!r}"
