@@ -19,6 +19,16 @@ from .websocket import WebSocket
 __all__ = ["WebSocketUser"]
 
 
+_SCHEMES = frozenset({"ws", "wss", "ws+unix", "http", "https"})
+
+
+def _size(data: Any) -> int:
+    """Return the bytes of a message."""
+    if isinstance(data, str):
+        return len(data) if data.isascii() else len(data.encode())
+    return memoryview(data).nbytes
+
+
 class WebSocketUser(User):  # type: ignore[misc]
     """A user of Locust with WebSockets.
 
@@ -90,8 +100,19 @@ class WebSocketUser(User):  # type: ignore[misc]
             path: path and query behind `host`, or a whole URI.
             name: for the report. Default: the path.
             options: for `geventws.connect`, over those in `connect_options`.
+
+        Raises:
+            ValueError: for a path where there is no host.
         """
-        uri = path if "://" in path or path.startswith("ws+unix:") else f"{self.host or ''}{path}"
+        # A URI may stand in a query too.
+        if path.partition(":")[0].lower() in _SCHEMES:
+            uri = path
+        elif self.host:
+            uri = f"{self.host}{path}"
+        else:
+            raise ValueError(
+                f"{path!r} is no whole URI, and there is no host: give --host, or one to the class"
+            )
         # Locust's --host is often that of HTTP.
         for scheme in ("http", "https"):
             if uri.startswith(f"{scheme}://"):
@@ -106,7 +127,7 @@ class WebSocketUser(User):  # type: ignore[misc]
         """Send a message; reported as "WSSend", with the time until it was handed to the system or kept."""
         with self.measure("WSSend", name) as facts:
             ws.send(data)
-            facts["response_length"] = len(data)
+            facts["response_length"] = _size(data)
 
     def ask_for(
         self,
@@ -137,8 +158,11 @@ class WebSocketUser(User):  # type: ignore[misc]
                 answer = ws.receive(None if end is None else max(0.0, end - time.monotonic()))
                 if matches is None or matches(answer):
                     facts["response"] = answer
-                    facts["response_length"] = len(answer)
+                    facts["response_length"] = _size(answer)
                     return answer
+                # There may always be another one, and then `receive` does not look at the clock.
+                if end is not None and time.monotonic() >= end:
+                    raise TimeoutError(f"no answer within {timeout:g} seconds")
 
     def on_stop(self) -> None:
         """Close what is open. Call it from your own."""

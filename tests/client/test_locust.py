@@ -103,3 +103,62 @@ def test_failures_are_reported(tmp_path: Path) -> None:
     assert rows["WSSend", "one way"]["num_failures"] == 0
     assert rows["WSAsk", "silence"]["num_failures"] == rows["WSAsk", "silence"]["num_requests"] > 0
     assert rows["WSAsk", "chosen"]["num_failures"] == 0
+
+
+PECULIAR = r"""
+from locust import task, constant
+from geventws.locust import WebSocketUser
+
+class Peculiar(WebSocketUser):
+    wait_time = constant(0.2)
+
+    @task
+    def try_it(self):
+        with self.connect("/feed?from=ws://example.com/", name="query") as ws:
+            self.send(ws, "\u00fc\u20ac", name="send")
+            try:
+                self.ask_for(ws, "x", name="flood", timeout=0.05, matches=lambda message: False)
+            except TimeoutError:
+                pass
+            else:
+                raise AssertionError("what is never there was found")
+        with self.connect("/echo", name="echo") as ws:
+            assert self.ask_for(ws, "\u00fc\u20ac", name="text") == "\u00fc\u20ac"
+            assert self.ask_for(ws, b"\x00\x01", name="bytes") == b"\x00\x01"
+"""
+
+
+@pytest.mark.deadline(4 * PATIENCE)
+def test_sizes_queries_and_floods(tmp_path: Path) -> None:
+    """A length is in bytes; a URI in a query is none; what always comes does not put off the time-out."""
+    file = tmp_path / "locustfile.py"
+    file.write_text(PECULIAR, encoding="utf-8")
+
+    def handle(ws: WebSocket) -> None:
+        if ws.request.path == "/echo":
+            for message in ws:
+                ws.send(message)
+            return
+        assert ws.request.query == "from=ws://example.com/"
+        while True:
+            ws.send("more")
+
+    with serve(handle) as server:
+        host = f"ws://127.0.0.1:{server.address[1]}"
+        _, rows, errors = run_locust(file, host, "-u", "1", "-r", "1", "-t", "3s")
+    assert "Traceback" not in errors
+    assert rows["WSConnect", "query"]["num_failures"] == 0
+    assert rows["WSAsk", "flood"]["num_failures"] == rows["WSAsk", "flood"]["num_requests"] > 0
+    assert rows["WSAsk", "text"]["num_failures"] == 0
+    for kind, name, size in (("WSSend", "send", 5), ("WSAsk", "text", 5), ("WSAsk", "bytes", 2)):
+        row = rows[kind, name]
+        assert row["total_content_length"] == size * row["num_requests"]
+
+
+@pytest.mark.deadline(4 * PATIENCE)
+def test_without_a_host(tmp_path: Path) -> None:
+    file = tmp_path / "locustfile.py"
+    file.write_text(FAILING)
+    status, _, errors = run_locust(file, "", "-u", "1", "-r", "1", "-t", "2s")
+    assert status == 1
+    assert "give --host" in errors
