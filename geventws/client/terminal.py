@@ -322,7 +322,7 @@ class Session:
             + (f" ({', '.join(agreed)})" if agreed else "")
             + "; /help helps"
         )
-        with _keys(sys.stdin.fileno()):
+        with _keys(sys.stdin.fileno(), self._redraw):
             output.editor = self._editor
             output.write(self._editor.draw(columns()))
             keyboard = gevent.spawn(self._type)
@@ -337,6 +337,11 @@ class Session:
                     output.write("\r\x1b[K")
                 keyboard.kill(block=False)
 
+    def _redraw(self) -> None:
+        """Draw the line again, below whatever else was shown."""
+        if self._output.editor is not None:
+            self._output.write(self._editor.draw(columns()))
+
     def _type(self) -> None:
         """Read the keyboard to the end."""
         descriptor = sys.stdin.fileno()
@@ -350,8 +355,7 @@ class Session:
                 self._output.write(f"\r\x1b[K> {line}\n")
                 if line:
                     self._do(line)
-            if self._output.editor is not None:
-                self._output.write(editor.draw(columns()))
+            self._redraw()
         self._ws.begin_close(1000, "")
 
     def _do(self, line: str) -> None:
@@ -397,8 +401,11 @@ class Session:
 
 
 @contextmanager
-def _keys(descriptor: int) -> Iterator[None]:
-    """Have the terminal hand over each key as it is typed, without showing it."""
+def _keys(descriptor: int, redraw: Callable[[], object]) -> Iterator[None]:
+    """Have the terminal hand over each key as it is typed, without showing it.
+
+    Ctrl-Z gives it back as it was, and `redraw` is called when this comes to the front again.
+    """
     import termios
 
     before = termios.tcgetattr(descriptor)
@@ -408,9 +415,31 @@ def _keys(descriptor: int) -> Iterator[None]:
     # So that Enter, Ctrl-V and Ctrl-O come as they are.
     changed[3] &= ~termios.IEXTEN
     changed[6][termios.VMIN], changed[6][termios.VTIME] = 1, 0
+    previous = signal.getsignal(signal.SIGTSTP)
+    watchers: list[Any] = []
+
+    def watch() -> None:
+        # A shell without job control has it ignored.
+        if previous is not signal.SIG_IGN:
+            watchers.append(gevent.signal_handler(signal.SIGTSTP, stop))
+
+    def stop() -> None:
+        watchers.pop().cancel()
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+        # Stops this process where somebody is there to continue it, as only the system knows.
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        termios.tcsetattr(descriptor, termios.TCSANOW, changed)
+        watch()
+        redraw()
+
     termios.tcsetattr(descriptor, termios.TCSADRAIN, changed)
+    watch()
     try:
         yield
     finally:
+        for watcher in watchers:
+            watcher.cancel()
+        signal.signal(signal.SIGTSTP, previous)
         # Not when all is written: a terminal that was stopped would not have it.
         termios.tcsetattr(descriptor, termios.TCSANOW, before)

@@ -455,13 +455,21 @@ class Terminal:
         return self.process.wait(PATIENCE)
 
 
+#: A shell with job control, for which it needs a terminal that is its own.
+SHELL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp("sh", ["sh", "-mc", '"$@"; stty -a; fg', "sh", *sys.argv[1:]])
+"""
+
+
 @contextmanager
-def terminal(*arguments: str) -> Iterator[Terminal]:
+def terminal(*arguments: str, shell: bool = False) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     environ.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*([sys.executable, "-c", SHELL] if shell else []), *COMMAND, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -554,6 +562,22 @@ class TestTerminal:
         with scripted(script) as server, terminal(server.uri) as screen:
             assert done.wait(PATIENCE)
             assert gevent.get_hub().threadpool.apply(screen.process.wait, (PATIENCE,)) == 143
+
+    def test_stop_and_continue(self) -> None:
+        """Ctrl-Z leaves a terminal that echoes; who comes back finds the line that was being edited."""
+        with serve(echo) as server, terminal(uri_of(server), "--color", "never", shell=True) as screen:
+            screen.wait_for(b"\r> ")
+            screen.type(b"ab")
+            screen.wait_for(b"\r> ab")
+            screen.type(b"\x1a")
+            shown = screen.wait_for(b"\r> ab")
+            assert b" icanon" in shown
+            assert b" echo " in shown
+            assert not termios.tcgetattr(screen._descriptor)[3] & (termios.ICANON | termios.ECHO)
+            screen.type(b"\x1b[Dc\r")
+            screen.wait_for(b"< acb")
+            screen.type(b"\x04")
+            screen.wait_for(b"closed: sent 1000")
 
     def test_terminal_is_as_it_was(self) -> None:
         with serve(echo) as server, terminal(uri_of(server)) as screen:
