@@ -221,12 +221,14 @@ def _connect_http(sock: Any, proxy: Proxy, uri: URI, options: Options) -> None:
     except InvalidHandshake as error:
         raise ProxyError(f"the proxy {proxy} does not speak HTTP: {error}") from error
     if not 200 <= response.status < 300:
+        unknown = "it does not know this user name and password"
+        wanted = "it wants a user name and password: http://user:password@..."
         advice = {
             # tinyproxy's answer to credentials that are wrong.
-            401: "it does not know this user name and password",
+            401: unknown,
             403: "its rules do not allow this server or port",
             405: "it knows no CONNECT: is it a proxy?",
-            407: "it wants a user name and password: http://user:password@...",
+            407: wanted if proxy.userinfo is None else unknown,
             502: "it cannot reach the server",
             503: "it cannot reach the server, or has too much to do",
             504: "the server does not answer it",

@@ -203,6 +203,19 @@ class TestRefused:
         assert error.refused == final
 
     @pytest.mark.parametrize(
+        ("userinfo", "message"), [("", "it wants a user name"), ("a:b@", "it does not know this user name")]
+    )
+    def test_credentials_that_are_wanted_or_wrong(self, userinfo: str, message: str) -> None:
+        def script(connection: Connection) -> None:
+            connection.answer(b"407 Proxy Authentication Required")
+
+        with scripted(script) as server:
+            where = server.uri.replace("ws://", f"http://{userinfo}")
+            with pytest.raises(ProxyError, match=message) as caught:
+                connect("ws://server.example/", proxy=where)
+        assert caught.value.refused
+
+    @pytest.mark.parametrize(
         ("answer", "message", "final"),
         [
             (b"\x05\x00\x05\x02\x00\x01\0\0\0\0\0\0", "rules do not allow", True),
