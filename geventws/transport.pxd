@@ -44,6 +44,7 @@ cdef class Transport(Deadlines):
     cdef _receive_end(self)
     @cython.locals(count=Py_ssize_t)
     cdef _read_away(self)
+    cdef bint _is_too_much(self, long long count)
     cpdef pause(self)
     cpdef resume(self)
     cpdef take(self)

@@ -149,6 +149,9 @@ class Transport(Deadlines):
                 return
             self.last_received = monotonic()
             self.bytes_received += count
+            if self._finishing and self._is_too_much(count):
+                self.end("")
+                return
             behind = count
             if wanted:
                 # The payload stands where it stays; only what is behind it is in the buffer.
@@ -225,9 +228,13 @@ class Transport(Deadlines):
             count = receive_into(self._descriptor, self._buffer)
         except OSError:
             count = 0
-        self._lingered += max(count, 0)
-        if count == 0 or self._lingered > LINGER_BYTES:
+        if count == 0 or self._is_too_much(max(count, 0)):
             self.end("")
+
+    def _is_too_much(self, count: int) -> bool:
+        """Count bytes that nobody looks at, and tell whether the peer has sent too many of them."""
+        self._lingered += count
+        return self._lingered > LINGER_BYTES
 
     def pause(self) -> None:
         """Stop reading; TCP makes the peer wait."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gevent
 import pytest
 from asking import quiet
-from support import RawClient, close, serve, wait_until
+from support import RawClient, close, serve, tls_contexts, wait_until
+
+from geventws.transport import LINGER_BYTES
 
 __all__ = ["quiet"]
 
@@ -61,4 +64,31 @@ def test_a_clean_close_is_waited_for_by_nobody(quiet: Any) -> None:
         client.expect_close(1000)
         client.expect_end()
         # The client has not ended its side.
+        wait_until(lambda: not server._serving)
+
+
+@pytest.mark.parametrize("violation", [close(1000), b"\x83\x80\0\0\0\0"], ids=["close", "violation"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_p0_14_a_flood_behind_the_end_of_a_reader_that_drips(quiet: Any, violation: bytes, tls: bool) -> None:
+    """What waits for it, and our Close behind that, has a minute; what it sends has LINGER_BYTES."""
+    options = {"ssl_context": tls_contexts()[0]} if tls else {}
+
+    def handler(ws: Any) -> None:
+        # More than the system takes.
+        ws.send(bytes(20_000_000))
+        ws.wait_closed()
+
+    with serve(handler, write_limit=None, **options) as server:
+        with RawClient.connect(server.address, tls=tls, small=True) as client:
+            wait_until(lambda: server.connections)
+            (ws,) = server.connections
+            wait_until(lambda: ws.messages_sent)
+            client.send(violation)
+            wait_until(lambda: ws.closed)
+            sent = 0
+            with contextlib.suppress(OSError):
+                while sent < 4 * LINGER_BYTES:
+                    client.send(bytes(1024 * 1024))
+                    sent += 1024 * 1024
+            assert LINGER_BYTES / 2 < sent < 2 * LINGER_BYTES
         wait_until(lambda: not server._serving)
