@@ -19,6 +19,7 @@ from geventws.client.settings import _SERVER_OPTIONS
 from geventws.endings import log_end
 from geventws.pong import MAX_WAITING
 from geventws.stats import CAUSES
+from geventws.protocol.headers import _MAX_ELEMENTS as MAX_ELEMENTS
 from geventws.transport import LINGER_BYTES
 
 TEXT = (Path(__file__).parents[1] / "docs/limits.md").read_text(encoding="utf-8")
@@ -129,6 +130,9 @@ def test_the_other_figures() -> None:
     assert said["Pings of ours that wait for a Pong"] == str(MAX_WAITING)
     assert said["what a peer sends behind the end of a connection"] == (
         f"`close_timeout`, {LINGER_BYTES >> 20} MiB"
+    )
+    assert said["elements of a list in a header field: subprotocols, extensions and their parameters"] == str(
+        MAX_ELEMENTS
     )
     assert f"`max_connections` + `max_handshakes` + {MAX_REFUSING}" in TEXT
 
