@@ -18,8 +18,8 @@ from geventws.admission import MAX_REFUSING
 from geventws.client.settings import _SERVER_OPTIONS
 from geventws.endings import log_end
 from geventws.pong import MAX_WAITING
-from geventws.stats import CAUSES
 from geventws.protocol.headers import _MAX_ELEMENTS as MAX_ELEMENTS
+from geventws.stats import CAUSES
 from geventws.transport import LINGER_BYTES
 
 TEXT = (Path(__file__).parents[1] / "docs/limits.md").read_text(encoding="utf-8")
