@@ -170,6 +170,8 @@ def make_headers(keys: tuple[str, ...], names: tuple[str, ...], values: tuple[st
 
 def _check_count(values: list[str], name: str, separators: str = ",") -> None:
     """Raise if there are too many elements, empty ones among them."""
+    if len(values) + sum(map(len, values)) <= _MAX_ELEMENTS:
+        return  # A separator is a character: there cannot be more.
     count = len(values) + sum([value.count(separator) for value in values for separator in separators])
     if count > _MAX_ELEMENTS:
         raise InvalidHeader(
