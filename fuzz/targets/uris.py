@@ -78,7 +78,7 @@ def check(data: bytes) -> None:
         assert "without password" in str(error), (text, seen, error)
         return
     except UnicodeError as error:
-        # It has the idna codec look at a host that is ASCII where the path is not; for us it is the resolver's.
+        # Its idna codec looks at an ASCII host where the path is not ASCII; for us that is the resolver's.
         labels = seen[1].removesuffix(".").split(".")
         assert not all(0 < len(label) < 64 for label in labels), (text, seen, error)
         return
