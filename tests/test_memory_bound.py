@@ -148,6 +148,7 @@ def unfinished() -> tuple[bytes, bytes, bytes]:
 )
 def test_a_connection_that_does_nothing(make: Callable[[], tuple[bytes, bytes, bytes]], most: int) -> None:
     path, fields, data = make()
+    clients: list[RawClient] = []
     with subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -157,7 +158,7 @@ def test_a_connection_that_does_nothing(make: Callable[[], tuple[bytes, bytes, b
                 with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
                     return int(file.read().split()[1]) * PAGE
 
-            clients = [RawClient.connect(address, path, fields) for _ in range(20)]
+            clients += [RawClient.connect(address, path, fields) for _ in range(20)]
             before = resident()
             for _ in range(200):
                 client = RawClient.connect(address, path, fields)
@@ -166,12 +167,12 @@ def test_a_connection_that_does_nothing(make: Callable[[], tuple[bytes, bytes, b
                 client.expect(0x8A)
                 clients.append(client)
             held = (resident() - before) / 200
-            # Less what the base has of it anyway.
-            assert most * 0.5 < held < most + 13 * 1024, (held, most)
-            for client in clients:
-                client.close()
+            # Less what the base has of it anyway; the base is larger on gevent's libuv.
+            assert most * 0.5 < held < most + 16 * 1024, (held, most)
         finally:
             process.kill()
+            for client in clients:
+                client.close()
 
 
 KEPT = """
