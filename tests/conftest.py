@@ -6,8 +6,10 @@ import gc
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import greenlet
@@ -27,6 +29,28 @@ hypothesis.settings.load_profile("geventws")
 _PARENT = str(Path(geventws.__file__).resolve().parents[1])
 if "site-packages" not in _PARENT:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_PARENT, os.environ.get("PYTHONPATH")]))
+
+
+def _tell_of_open_watchers() -> None:
+    """Make a watcher that nobody has closed an error, on gevent's libuv loop.
+
+    Its memory is freed while libuv still has it in a list, and the process ends much later, somewhere
+    else. A gevent.Timeout has one that only its `close()` closes.
+    """
+    from gevent.libuv import watcher
+
+    def tell(self: Any) -> None:
+        if self._watcher is not None and self.loop is not None and self.loop.ptr and not sys.is_finalizing():
+            what = repr(self)
+            self.close()
+            warnings.warn(f"never closed: {what}", ResourceWarning, stacklevel=2)
+
+    for kind in (watcher.io, watcher.timer):
+        kind.__del__ = tell
+
+
+if "libuv" in gevent.config.loop.__module__:
+    _tell_of_open_watchers()
 
 
 @pytest.fixture(autouse=True, scope="session")

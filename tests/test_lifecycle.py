@@ -186,7 +186,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def time_out_the_receiver(self) -> None:
         if self.receiver is not None:
-            self.receiver.greenlet.kill(gevent.Timeout(0))
+            self.receiver.greenlet.kill(gevent.Timeout())
             self._settle()
 
     @rule(code=st.sampled_from([1000, 1001, 4000]))

@@ -81,7 +81,8 @@ class Seam:
             victim = self.victims.pop(self.rng.randrange(len(self.victims)))
             if victim is not gevent.getcurrent():
                 self.killed.append(victim)
-                error = self.rng.choice((gevent.GreenletExit(), gevent.Timeout(0)))
+                # One without seconds has no timer, which would have to be closed.
+                error = self.rng.choice((gevent.GreenletExit(), gevent.Timeout()))
                 victim.kill(error, block=False)
 
     def receive_into(self, descriptor: int, buffer: bytearray) -> int:
