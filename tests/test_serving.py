@@ -221,9 +221,13 @@ def abort_and_raise(ws: WebSocket) -> None:
     raise LookupError("forced")
 
 
+#: Those that handlers have left running, for the test to close.
+left_running: list[gevent.Timeout] = []
+
+
 def leave_a_timeout_running(ws: WebSocket) -> None:
     ws.receive()
-    gevent.Timeout.start_new(0.01)
+    left_running.append(gevent.Timeout.start_new(0.01))
 
 
 def raise_timeout(ws: WebSocket) -> None:
@@ -274,6 +278,8 @@ def test_nothing_that_a_handler_does_ends_the_server(handler: Callable[[Any], No
             later.send(text("Hello"))
             later.expect(0x81, b"Hello")
         wait_until(lambda: len(server.connections) <= 1)
+    while left_running:
+        left_running.pop().close()
 
 
 def test_an_error_in_the_core_of_one_connection_ends_no_other() -> None:

@@ -43,6 +43,18 @@ def deflating(client: bool, **options: Any) -> Peer:
     return Peer(client, deflate=DeflateParameters(), **options)
 
 
+class TestBudget:
+    """`Connection.budget`: a message costs what takes long in it."""
+
+    @pytest.mark.parametrize("blocks", [0, 1, 3])
+    def test_blocks_with_bfinal(self, client: bool, blocks: int) -> None:
+        peer = deflating(client)
+        for payload, cost in ((b"\x03\x00" * blocks + b"\x00", 1 + blocks), (b"\x00", 1)):
+            peer.connection.budget = 100
+            assert peer.sends(with_length(0xC2, payload)) == [("message", b"")]
+            assert peer.connection.budget == 100 - cost
+
+
 class TestFragmentation:
     """RFC 6455 section 5.4."""
 
