@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
@@ -37,6 +37,22 @@ server.start()
 print(server.server_port, flush=True)
 server.serve_forever()
 """
+
+
+@contextlib.contextmanager
+def started(source: str) -> Iterator[tuple[tuple[str, int], Callable[[], int]]]:
+    """Run a server that prints its port; its address, and a function for its resident set in bytes."""
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as process:
+
+        def resident() -> int:
+            with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * PAGE
+
+        try:
+            assert process.stdout is not None
+            yield ("127.0.0.1", int(process.stdout.readline())), resident
+        finally:
+            process.kill()
 
 
 def formula(kind: str) -> float:
@@ -69,40 +85,30 @@ def wide_text() -> bytes:
 def test_no_connection_holds_more_than_the_formula(kind: str, flood: Callable[[], bytes]) -> None:
     most = formula(kind)
     data = flood()
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            address = ("127.0.0.1", int(process.stdout.readline()))
+    with started(SERVER) as (address, resident):
+        RawClient.connect(address).close()
+        before = resident()
+        clients = [RawClient.connect(address, small=True) for _ in range(CONNECTIONS)]
 
-            def resident() -> int:
-                with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
-                    return int(file.read().split()[1]) * PAGE
+        def send(client: RawClient) -> None:
+            with contextlib.suppress(OSError):
+                client.send(data)
 
-            RawClient.connect(address).close()
-            before = resident()
-            clients = [RawClient.connect(address, small=True) for _ in range(CONNECTIONS)]
-
-            def send(client: RawClient) -> None:
-                with contextlib.suppress(OSError):
-                    client.send(data)
-
-            senders = [gevent.spawn(send, client) for client in clients]
-            peak = 0
-            still = 0
-            while still < 40:
-                gevent.sleep(0.025)
-                now = resident()
-                still = still + 1 if now <= peak else 0
-                peak = max(peak, now)
-            held = (peak - before) / CONNECTIONS
-            # What is held is most of it, so that the formula is no empty promise.
-            assert most * 0.5 < held < most * 1.1, (held / MIB, most / MIB)
-            for client in clients:
-                client.close()
-            gevent.joinall(senders, timeout=PATIENCE)
-            wait_until(lambda: resident() < before + CONNECTIONS * most / 4)
-        finally:
-            process.kill()
+        senders = [gevent.spawn(send, client) for client in clients]
+        peak = 0
+        still = 0
+        while still < 40:
+            gevent.sleep(0.025)
+            now = resident()
+            still = still + 1 if now <= peak else 0
+            peak = max(peak, now)
+        held = (peak - before) / CONNECTIONS
+        # What is held is most of it, so that the formula is no empty promise.
+        assert most * 0.5 < held < most * 1.1, (held / MIB, most / MIB)
+        for client in clients:
+            client.close()
+        gevent.joinall(senders, timeout=PATIENCE)
+        wait_until(lambda: resident() < before + CONNECTIONS * most / 4)
 
 
 IDLE = """
@@ -148,31 +154,22 @@ def unfinished() -> tuple[bytes, bytes, bytes]:
 )
 def test_a_connection_that_does_nothing(make: Callable[[], tuple[bytes, bytes, bytes]], most: int) -> None:
     path, fields, data = make()
-    clients: list[RawClient] = []
-    with subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            address = ("127.0.0.1", int(process.stdout.readline()))
+    with started(IDLE) as (address, resident), contextlib.ExitStack() as clients:
 
-            def resident() -> int:
-                with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
-                    return int(file.read().split()[1]) * PAGE
+        def connect() -> RawClient:
+            return clients.enter_context(RawClient.connect(address, path, fields))
 
-            clients += [RawClient.connect(address, path, fields) for _ in range(20)]
-            before = resident()
-            for _ in range(200):
-                client = RawClient.connect(address, path, fields)
-                # Behind the Pong all of it has been read.
-                client.send(data, frame(0x89))
-                client.expect(0x8A)
-                clients.append(client)
-            held = (resident() - before) / 200
-            # Less what the base has of it anyway; the base is larger on gevent's libuv.
-            assert most * 0.5 < held < most + 16 * 1024, (held, most)
-        finally:
-            process.kill()
-            for client in clients:
-                client.close()
+        for _ in range(20):
+            connect()
+        before = resident()
+        for _ in range(200):
+            client = connect()
+            # Behind the Pong all of it has been read.
+            client.send(data, frame(0x89))
+            client.expect(0x8A)
+        held = (resident() - before) / 200
+        # Less what the base has of it anyway; the base is larger on gevent's libuv.
+        assert most * 0.5 < held < most + 16 * 1024, (held, most)
 
 
 KEPT = """

@@ -52,6 +52,22 @@ def pipe(*arguments: str, data: bytes = b"", **environ: str) -> tuple[int, bytes
     return done.returncode, done.stdout, done.stderr.decode()
 
 
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, with pipes; it is gone at the end."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
 class TestPipes:
     def test_lines_go_there_and_come_back(self) -> None:
         with serve(echo) as server:
@@ -202,25 +218,14 @@ class TestPipes:
             while True:
                 connection.send(server_frame(0x81, b"x" * 1000))
 
-        with scripted(script) as server:
-            process = subprocess.Popen(
-                [*COMMAND, server.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                assert process.stderr is not None
-                pool = gevent.get_hub().threadpool
-                assert pool.apply(process.stdout.read, (5,)) == b"xxxxx"
-                process.stdout.close()
-                assert pool.apply(process.wait, (PATIENCE,)) == 1
-                assert process.stderr.read() == b""
-            finally:
-                process.kill()
-                process.wait()
-                for stream in (process.stdin, process.stdout, process.stderr):
-                    assert stream is not None
-                    stream.close()
+        with scripted(script) as server, running(server.uri) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            pool = gevent.get_hub().threadpool
+            assert pool.apply(process.stdout.read, (5,)) == b"xxxxx"
+            process.stdout.close()
+            assert pool.apply(process.wait, (PATIENCE,)) == 1
+            assert process.stderr.read() == b""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_output_that_is_full(self, number: signal.Signals) -> None:
@@ -247,46 +252,26 @@ class TestPipes:
             fcntl.ioctl(stream, termios.FIONREAD, count)
             return int.from_bytes(count, sys.byteorder) > 60_000
 
-        with scripted(script) as server:
-            process = subprocess.Popen(
-                [*COMMAND, server.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            try:
-                assert gevent.get_hub().threadpool.apply(process.wait, (PATIENCE,)) == 128 + number
-            finally:
-                process.kill()
-                process.communicate()
+        with scripted(script) as server, running(server.uri) as process:
+            assert gevent.get_hub().threadpool.apply(process.wait, (PATIENCE,)) == 128 + number
         assert closes == [(0x88, b"\x03\xe9")]
 
     def test_slow_reader_gets_everything(self) -> None:
         data = b"".join(b"%d " % number * 2000 + b"\n" for number in range(100))
-        with serve(echo) as server:
-            process = subprocess.Popen(
-                [*COMMAND, uri_of(server)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                pool = gevent.get_hub().threadpool
-                writing = pool.spawn(process.stdin.write, data)
-                got = b""
-                while len(got) < len(data):
-                    more = pool.apply(os.read, (process.stdout.fileno(), 5000))
-                    assert more
-                    got += more
-                assert got == data
-                writing.get()
-                process.stdin.close()
-                assert pool.apply(process.wait, (PATIENCE,)) == 0
-            finally:
-                process.kill()
-                process.wait()
-                for stream in (process.stdin, process.stdout, process.stderr):
-                    assert stream is not None
-                    stream.close()
+        with serve(echo) as server, running(uri_of(server)) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            pool = gevent.get_hub().threadpool
+            writing = pool.spawn(process.stdin.write, data)
+            got = b""
+            while len(got) < len(data):
+                more = pool.apply(os.read, (process.stdout.fileno(), 5000))
+                assert more
+                got += more
+            assert got == data
+            writing.get()
+            process.stdin.close()
+            assert pool.apply(process.wait, (PATIENCE,)) == 0
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
     def test_output_on_a_disk_that_is_full(self) -> None:
