@@ -39,6 +39,7 @@ class Build(NamedTuple):
     deflate: Any
     shared: Any
     keys: Any
+    isal: Any
     exceptions: Any
 
 

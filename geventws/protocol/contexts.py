@@ -295,7 +295,7 @@ class Deflater:
 
     @property
     def settings(self) -> tuple[int, int, int] | None:
-        """What makes two contexts give the same bytes: level, window bits, memory level.
+        """What makes two contexts give messages alike: level, window bits, memory level.
 
         None where a message depends on those before it.
         """

@@ -17,6 +17,13 @@ ALONE = DeflateParameters(server_no_context_takeover=True, client_no_context_tak
 CONTEXT = DeflateParameters()
 
 
+def messages(frames: list[bytes], deflate: DeflateParameters | None) -> list[str | bytes]:
+    """What a client gets from these frames."""
+    client = Connection(client=True, deflate=deflate)
+    client.receive_data(b"".join(frames))
+    return [data for _, data in take_events(client)]
+
+
 def test_frames_of_a_text() -> None:
     message = SharedMessage("Hello")
     assert message.data == "Hello"
@@ -49,10 +56,8 @@ def test_compressed_frames_are_kept_for_each_setting() -> None:
     assert first[0] == 0xC1
     assert message.deflated_frame((6, 12, 5)) is first
     assert message.deflated_frame((1, 9, 1)) is not first
-    # RFC 7692 section 7.2.1: the same that the connection itself would make.
-    peer = Peer(False, deflate=DeflateParameters(True, True, 12, 12))
-    peer.connection.send(TEXT)
-    assert peer.receives() == [first]
+    # RFC 7692 section 7.2.1: a client of a connection with these settings can read it.
+    assert messages([first, first], DeflateParameters(True, True, 12, 12)) == [TEXT] * 2
 
 
 def test_a_binary_message_compressed() -> None:
@@ -64,18 +69,23 @@ def test_a_binary_message_compressed() -> None:
 @pytest.mark.parametrize("compress", [None, True, False])
 @pytest.mark.parametrize("threshold", [0, 64, 10_000])
 def test_server_sends_what_it_would_send_alone(
-    data: str | bytes, deflate: DeflateParameters | None, compress: bool | None, threshold: int
+    compressor: str,
+    data: str | bytes,
+    deflate: DeflateParameters | None,
+    compress: bool | None,
+    threshold: int,
 ) -> None:
     shared, alone = (Peer(False, deflate=deflate, threshold=threshold) for _ in range(2))
     message = SharedMessage(data)
     for _ in range(2):
         shared.connection.send_shared(message, compress)
         alone.connection.send(data, compress)
-    frames = shared.receives()
-    assert frames == alone.receives()
-    client = Connection(client=True, deflate=deflate)
-    client.receive_data(b"".join(frames))
-    assert take_events(client) == [("message", data)] * 2
+    frames, expected = shared.receives(), alone.receives()
+    assert [frame[0] for frame in frames] == [frame[0] for frame in expected]
+    if compressor == "zlib":
+        # Not with ISA-L, which may compress the same bytes in two ways (docs/performance.md).
+        assert frames == expected
+    assert messages(frames, deflate) == messages(expected, deflate) == [data] * 2
 
 
 def test_one_frame_object_goes_to_all() -> None:
