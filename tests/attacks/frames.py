@@ -249,6 +249,19 @@ def _bfinal(target: Target) -> Outcome:
     return outcome
 
 
+@attack("T-Z10", "messages of 16 final blocks each, 1 MiB of frames", needs="deflate", cpu=1.0)
+def _final_blocks(target: Target) -> Outcome:
+    """A stream of zlib ends and another one begins behind each block: much work for few bytes."""
+    message = frame(0xC2, b"\x03\x00" * 16 + b"\0")
+    with bill(target) as cost, Wire.open(target.port, DEFLATE) as wire:
+        wire.pour(chunks(message * 100, MIB))
+        # An echo has two bytes at least.
+        wire.wait_data(wire.sent // len(message) * 2)
+        outcome = finish(target, wire, {0, 1002, 1007, 1008, 1009})
+    outcome.memory, outcome.cpu = cost.memory, cost.cpu
+    return outcome
+
+
 def broken(
     name: str, what: str, data: bytes, *lines: bytes, codes: tuple[int, ...] = (1002,), needs: str = ""
 ):

@@ -142,10 +142,13 @@ PATHOLOGICAL = [
     b"Cookie: " + b'a="\\' * 1800,
     b"Origin: http://" + b"[" * 7000,
     b"X-Forwarded-For: " + b"1," * 3500,
+    # As many elements as a head of 64 KiB has room for.
+    b"\r\n".join([b"Connection: " + b"a," * 3900] * 7),
+    b"\r\n".join([b"Sec-WebSocket-Protocol: " + b"a," * 3900] * 7),
 ]
 
 
-@attack("T-HS5", "list headers that make careless parsers quadratic, 220 requests", cpu=2.0)
+@attack("T-HS5", "list headers that make careless parsers slow, 260 requests", cpu=2.0)
 def _quadratic(target: Target) -> Outcome:
     found: set[int] = set()
     sent = 0
