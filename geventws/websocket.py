@@ -397,16 +397,18 @@ class WebSocket(Channel):
             self.wait_closed()
 
     def end_sending(self, code: int = 1000, reason: str = "") -> None:
-        """Send a Close, and go on receiving until the peer's comes; does not wait.
+        """Send a Close, and go on receiving until the peer's comes.
 
         `close` drops what was not received. This is for one who has said everything and wants
         the answers: `receive` and the iteration go on for at most `close_timeout` seconds.
+        It waits for its turn as `send` does, not for the peer.
 
         Args:
             code, reason: as for `close`.
 
         Raises:
             ConnectionClosed: if the connection is closing or over.
+            ConcurrencyError: inside this greenlet's own `send_fragments`.
             TypeError, ValueError: for a code or reason that may not be sent.
         """
         _check_close(code, reason)

@@ -383,7 +383,7 @@ class Session:
             code, _, reason = argument.partition(" ")
             if code and not (code.isascii() and code.isdecimal() and len(code) < 6):
                 raise TerminalError(f"/close takes a number, not {code!r}")
-            # In a greenlet of its own: it waits, and this one reads the keyboard.
+            # What was typed goes out in its order; answers are shown until the server closes.
             self._ws.end_sending(int(code) if code else 1000, reason)
         elif name == "help":
             for help_line in _HELP.splitlines():

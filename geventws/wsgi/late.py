@@ -327,7 +327,7 @@ class LateWebSocket(WSGIWebSocket, Apart):
     # What the connection ring calls, on what is in it. The compiled methods need a connection.
 
     handle_input = handle_drained = handle_end = handle_error = _not_open
-    handle_slow = put_shared = end_sending = send_keepalive = fail_timeout = _not_open
+    handle_slow = put_shared = send_keepalive = fail_timeout = _not_open
     last_received = property(_not_open)
 
     # All these do. With the 101 this object has another class, whose method is then called.
@@ -365,6 +365,10 @@ class LateWebSocket(WSGIWebSocket, Apart):
     def close(self, code: int = 1000, reason: str = "") -> None:
         self._accept()
         self.close(code, reason)
+
+    def end_sending(self, code: int = 1000, reason: str = "") -> None:
+        self._accept()
+        self.end_sending(code, reason)
 
     def begin_close(self, code: int, reason: str) -> None:
         self._accept()

@@ -299,6 +299,11 @@ class WebSocketMiddleware:
         """The application is done with a WebSocket that it has used."""
         if type(ws) is LateWebSocket:
             # It was accepted by a middleware further in, which has seen to its end.
+            if isinstance(failure, KeyboardInterrupt):
+                raise failure
+            if failure is not None and not isinstance(failure, (ConnectionClosed, gevent.GreenletExit)):
+                path = shorten(ws.request.path)
+                logger.error("%r: the application raised behind its WebSocket", path, exc_info=failure)
             return
         if any(name.lower() == "set-cookie" for name, _ in held.headers) and not self._warned_of_cookie:
             self._warned_of_cookie = True

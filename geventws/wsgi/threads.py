@@ -126,7 +126,8 @@ class ThreadedWebSocket(WebSocket, Apart):
         """The thread is about to go: nothing can be asked of it any more. The connection is over."""
         with self._lock:
             calls, self._calls = self._calls, None
-        for call in calls or ():
+        # A copy: each thread that has its answer takes its call out.
+        for call in list(calls or ()):
             # It has waited for the end, or comes too late; both say so without waiting.
             call.run()
 
@@ -187,6 +188,12 @@ class ThreadedWebSocket(WebSocket, Apart):
             WebSocket.close(self, code, reason)
         else:
             self._ask(lambda: WebSocket.close(self, code, reason))
+
+    def end_sending(self, code: int = 1000, reason: str = "") -> None:
+        if self._is_here():
+            WebSocket.end_sending(self, code, reason)
+        else:
+            self._ask(lambda: WebSocket.end_sending(self, code, reason))
 
     def abort(self) -> None:
         if self._is_here():

@@ -66,12 +66,13 @@ class TestFirstUseAccepts:
             lambda ws: ws.accept(),
             lambda ws: ws.close(),
             lambda ws: ws.begin_close(1000, ""),
+            lambda ws: ws.end_sending(),
             lambda ws: ws.__enter__(),
             iter,
         ],
         ids=[
             "send", "send_fragments", "ping", "discard_messages", "broadcast", "accept", "close",
-            "begin_close", "enter", "iter",
+            "begin_close", "end_sending", "enter", "iter",
         ],
     )  # fmt: skip
     def test_without_waiting(self, use: Any) -> None:
@@ -855,6 +856,31 @@ class TestNested:
             finish(client)
             wait_until(lambda: server.access)
         assert caught == ["this WebSocket was accepted already"]
+
+    @pytest.mark.parametrize("raised", [RuntimeError("between"), gevent.GreenletExit()], ids=repr)
+    def test_what_raises_between_two_is_logged(
+        self, raised: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        inner = WebSocketMiddleware(using(None), lambda ws: ws.send("served"))
+
+        def between(environ: Any, start_response: Any) -> Any:
+            inner(environ, start_response)
+            raise raised
+
+        with host(WebSocketMiddleware(between)) as server, RawClient.connect(server.address) as client:
+            client.expect(0x81, b"served")
+            client.expect_close(1000)
+            client.send(close(1000))
+            client.expect_end()
+            wait_until(lambda: server.access)
+        logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        if isinstance(raised, RuntimeError):
+            (record,) = logged
+            assert record.exc_info is not None
+            assert record.exc_info[1] is raised
+            assert record.getMessage() == "'/': the application raised behind its WebSocket"
+        else:
+            assert logged == []
 
 
 def test_nothing_is_left_in_a_cycle() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,9 @@ import pytest
 from hosting import host_threaded, open_raw
 from support import HANDSHAKE, PATIENCE, RawClient, close, text, wait_until
 
-from geventws import ConcurrencyError, ConnectionClosed, WebSocketMiddleware, broadcast
+from geventws import ConcurrencyError, ConnectionClosed, WebSocket, WebSocketMiddleware, broadcast
+from geventws.wsgi.late import LateWebSocket
+from geventws.wsgi.threads import ThreadedWebSocket
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -144,6 +148,73 @@ def test_every_verb_from_a_thread_without_a_hub() -> None:
             assert in_thread(ws.wait_closed) is True
             assert in_thread(ws.close) is None
             assert in_thread(ws.abort) is None
+
+
+def test_what_is_said_last_from_another_thread_is_answered() -> None:
+    room = Room()
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server:
+        with RawClient.connect(server.address) as client:
+            wait_until(lambda: room.members)
+            ws = room.members[0]
+            assert in_thread(lambda: ws.end_sending(4000, "all said")) is None
+            assert client.expect_close(4000) == "all said"
+            client.send(text("an answer"), close(4000))
+            client.expect_end()
+            assert isinstance(in_thread(ws.end_sending), ConnectionClosed)
+    assert room.received == ["an answer"]
+
+
+def test_no_peer_ends_what_another_thread_has_said_last() -> None:
+    """The deadline runs in the WebSocket's own loop, which has to be woken for it."""
+    room = Room()
+    options = {"close_timeout": 0.05, "ping_interval": None}
+    with host_threaded(WebSocketMiddleware(nothing, room, **options)) as server:
+        with RawClient.connect(server.address):
+            wait_until(lambda: room.members)
+            ws = room.members[0]
+            assert in_thread(ws.end_sending) is None
+            assert in_thread(lambda: ws.wait_closed(PATIENCE)) is True
+        assert "close_timeout" in str(ws.close_error)
+
+
+@pytest.mark.parametrize("kind", [ThreadedWebSocket, LateWebSocket])
+def test_each_verb_of_a_websocket_is_thought_of(kind: type) -> None:
+    """A method that one of these inherits works on a connection that is another thread's, or not there."""
+    for name, value in vars(WebSocket).items():
+        # Those of the connection ring are called in the thread's own hub.
+        if callable(value) and not name.startswith(("_", "handle_")) and name != "put_shared":
+            assert name in vars(kind), name
+
+
+def test_threads_that_send_are_told_of_the_end() -> None:
+    """Each that is told takes its request back, while the next ones are told."""
+    waiting: list[threading.Thread] = []
+
+    def handler(ws: Any) -> None:
+        def send() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    ws.send("tick")
+
+        threads = [threading.Thread(target=send, daemon=True) for _ in range(20)]
+        waiting.extend(threads)
+        for thread in threads:
+            thread.start()
+        ws.receive()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with host_threaded(WebSocketMiddleware(nothing, handler)) as server:
+            for _ in range(10):
+                with RawClient.connect(server.address) as client:
+                    client.expect(0x81, b"tick")
+                    client.reset()
+                wait_until(lambda: not any(thread.is_alive() for thread in waiting))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(waiting) == 200
+    assert [line for kind, line in server.lines if kind == "error"] == []
 
 
 def test_every_verb_when_its_thread_is_gone() -> None:
