@@ -1,6 +1,6 @@
 """Load tests with Locust: a user that talks over WebSockets, and what is reported of it.
 
-Needs Locust: `pip install geventws[locust]`.
+Needs Locust, which the extra `locust` installs.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Compression:
 
     Attributes:
         level: effort, from 1 (fast) to 9 (small). Default 5. Where the package isal is installed
-            (`pip install geventws[fast]`), 1 to 6 mean that: a third of the time, messages a tenth larger.
+            (the extra `fast`), 1 to 6 mean that: a third of the time, messages a tenth larger.
         window_bits: the largest LZ77 window of ours, 2**window_bits bytes, from 9 to 15. Default 12:
             4 KiB, which holds a few typical messages. A connection keeps the last so many bytes of what
             it sent, and of what it received; above 13 it keeps zlib's whole state too.

@@ -98,3 +98,19 @@ def test_the_client_document_has_every_argument_and_its_default() -> None:
     for name, default in expected.items():
         written = getattr(default, "__name__", None) or repr(default).replace("'", '"')
         assert any(cell.startswith(f"`{written}`") for cell in told[name]), name
+
+
+def test_extras_are_installed_from_a_checkout() -> None:
+    """As a user can today, in a shell that expands brackets too (zsh), and extras that there are."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = re.findall(r"^(\w+) = \[", section, re.MULTILINE)
+    assert "gunicorn" in extras
+    sources = [*DOCUMENTS, *(ROOT / "geventws").rglob("*.py")]
+    installed = []
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        assert "geventws[" not in text, path
+        installed += re.findall(r"pip install ([^`\s]*\[[^`\s]*)", text)
+    assert installed
+    assert [what for what in installed if what not in {f"'.[{extra}]'" for extra in extras}] == []

@@ -1,4 +1,4 @@
-"""ISA-L, a faster DEFLATE, where the package isal is installed (`pip install geventws[fast]`).
+"""ISA-L, a faster DEFLATE, where the package isal is installed (the extra `fast`).
 
 It takes a third of zlib's time for a kilobyte of JSON and an eighth for 64 of them, and makes them a
 tenth larger (docs/performance.md, Compression). It only compresses: what peers send is inflated by
