@@ -11,13 +11,14 @@ from typing import Any
 
 __all__ = ["DEFLATE", "MOST_LEVEL", "isal_zlib"]
 
+#: The module that stands for zlib, or None.
+isal_zlib: Any = None
 try:
     from isal import isal_zlib as _installed
 except ImportError:
-    _installed = None
-
-#: The module that stands for zlib, or None.
-isal_zlib: Any = _installed
+    pass
+else:
+    isal_zlib = _installed
 
 #: "isal" or "zlib": what compresses messages in this process, at levels up to `MOST_LEVEL`.
 DEFLATE = "zlib" if isal_zlib is None else "isal"
