@@ -6,7 +6,6 @@ before the upgrade (`before_request`, a login) with whatever response Flask give
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,7 @@ from flask import Blueprint, Flask, Response, request
 from .broadcast import broadcast as _broadcast
 from .exceptions import ConnectionClosed as _ConnectionClosed
 from .exceptions import WebSocketError
-from .options import Options
+from .options import Options, make_options
 from .protocol.closing import Close
 from .wsgi.middleware import WebSocketMiddleware
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionClosed", "Sock", "SockWebSocket"]
 
 _View = TypeVar("_View", bound=Callable[..., Any])
-
-_OPTION_NAMES = {field.name for field in dataclasses.fields(Options)}
 
 #: What flask-sock takes besides; there is no thread, event or selector here that could be of another class.
 _IGNORED = frozenset({"event_class", "receive_bytes", "selector_class", "thread_class"})
@@ -153,7 +150,8 @@ class Sock:
             while True:
                 ws.send(ws.receive())
 
-    Options stand in `app.config["SOCK_SERVER_OPTIONS"]`, see `Options`.
+    Options stand in `app.config["SOCK_SERVER_OPTIONS"]`, see `Options`. What is not possible there is told,
+    by a TypeError or ValueError, when the app or a route is given, or else when the first WebSocket comes.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -193,6 +191,7 @@ class Sock:
                 bp.record_once(lambda state: _wrap(state.app))
                 holder = bp
             elif self.app is not None:
+                _wrap(self.app)
                 holder = self.app
             else:
                 if self.bp is None:
@@ -247,29 +246,34 @@ class _FlaskMiddleware(WebSocketMiddleware):
         super().__init__(app.wsgi_app)
         self._flask = app
         self._configured: dict[str, Any] = {}
+        self.configure()
+
+    def configure(self) -> None:
+        """Take the options as they stand in the config now."""
+        configured = self._flask.config.get("SOCK_SERVER_OPTIONS") or {}
+        if configured != self._configured:
+            self.options = _make_options(configured)
+            self._configured = dict(configured)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if "HTTP_UPGRADE" in environ:
-            # It may be set at any time before the first request.
-            configured = self._flask.config.get("SOCK_SERVER_OPTIONS") or {}
-            if configured != self._configured:
-                self.options = _make_options(configured)
-                self._configured = dict(configured)
+            # They may be set at any time before the first request.
+            self.configure()
         return super().__call__(environ, start_response)
 
 
 def _make_options(configured: dict[str, Any]) -> Options:
     """Read SOCK_SERVER_OPTIONS."""
-    unknown = configured.keys() - _OPTION_NAMES - _IGNORED
-    if unknown:
-        raise TypeError(f"SOCK_SERVER_OPTIONS has no option {sorted(unknown)[0]!r}")
     options = {name: value for name, value in configured.items() if name not in _IGNORED}
     if isinstance(options.get("subprotocols"), str):
         options["subprotocols"] = [options["subprotocols"]]
-    return Options(**options)
+    return make_options("SOCK_SERVER_OPTIONS", options, others=_IGNORED)
 
 
 def _wrap(app: Flask) -> None:
-    """Put the middleware around an app, once."""
-    if "geventws" not in app.extensions:
+    """Put the middleware around an app, once; it takes what stands in the config by now."""
+    middleware = app.extensions.get("geventws")
+    if middleware is None:
         app.extensions["geventws"] = app.wsgi_app = _FlaskMiddleware(app)
+    else:
+        middleware.configure()

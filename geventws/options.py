@@ -7,8 +7,9 @@ other libraries it means now "none", now "unlimited".
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .protocol.headers import is_token
@@ -17,7 +18,18 @@ from .protocol.uri import split_host
 if TYPE_CHECKING:
     from .protocol.http import Request, Response
 
-__all__ = ["Compression", "Network", "Options", "RateLimit", "check_timeout"]
+__all__ = [
+    "OPTION_NAMES",
+    "SERVER_OPTIONS",
+    "Compression",
+    "Network",
+    "Options",
+    "RateLimit",
+    "check_option_names",
+    "check_options",
+    "check_timeout",
+    "make_options",
+]
 
 SubprotocolSelector = Callable[["Request", Sequence[str]], "str | None"]
 OriginCheck = Callable[["Request", str], bool]
@@ -280,6 +292,75 @@ class Options:
             if not isinstance(item, str):
                 raise TypeError(f"{name} takes strings, not {item!r}")
         object.__setattr__(self, name, names)
+
+
+OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(Options))
+
+#: Options that concern servers only, and why a client has none of them.
+SERVER_OPTIONS = dict.fromkeys(
+    (
+        "max_connections",
+        "max_connections_per_address",
+        "max_handshakes",
+        "origins",
+        "process_request",
+        "stop_timeout",
+        "trusted_proxies",
+    ),
+    "that is one for servers",
+)
+
+
+def make_options(
+    face: str,
+    options: Mapping[str, Any],
+    *,
+    others: Iterable[str] = (),
+    refused: Mapping[str, str] | None = None,
+) -> Options:
+    """Return the options that a caller has named; arguments and errors as `check_option_names`.
+
+    Raises:
+        ValueError: for a value that is not possible.
+    """
+    check_option_names(face, options, others=others, refused=refused)
+    return Options(**options)
+
+
+def check_options(face: str, options: Mapping[str, Any]) -> None:
+    """Raise as `make_options` does, for options that will be made later."""
+    check_option_names(face, options)
+    # What can be gone through only once must still be there then.
+    Options(**{name: value for name, value in options.items() if not isinstance(value, Iterator)})
+
+
+def check_option_names(
+    face: str,
+    names: Iterable[str],
+    *,
+    others: Iterable[str] = (),
+    refused: Mapping[str, str] | None = None,
+) -> None:
+    """Raise unless each of these is the name of an option; one that is nearly so is told.
+
+    Args:
+        face: what was given them, as the message begins: "connect()".
+        names: those that a caller has used.
+        others: names of further arguments, which may have been meant.
+        refused: options that mean nothing to this face, and why.
+
+    Raises:
+        TypeError: for a name that is none.
+    """
+    refused = refused or {}
+    for name in names:
+        if name in refused:
+            raise TypeError(f"{face} has no option {name!r}: {refused[name]}")
+        if name not in OPTION_NAMES:
+            known = sorted({*OPTION_NAMES, *others} - refused.keys())
+            similar = difflib.get_close_matches(str(name), known, 1)
+            hint = f"; did you mean {similar[0]!r}?" if similar else ""
+            raise TypeError(f"{face} has no option {name!r}{hint}")
 
 
 def as_limit(value: int | None) -> int:

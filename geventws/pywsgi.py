@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from gevent.pywsgi import WSGIHandler
 
+from .options import check_options
 from .wsgi.middleware import WebSocketMiddleware
 from .wsgi.takeover import PyWSGITakeover
 
@@ -34,7 +35,8 @@ class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
     for them as for all its greenlets (`stop_timeout`, a second by default).
 
     Attributes:
-        options: the options for the middleware, see `Options`; set them in a subclass.
+        options: the options for the middleware, see `Options`; set them in a subclass. What is not possible
+            there is told when the subclass is made: TypeError, ValueError.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
@@ -42,6 +44,17 @@ class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
     application: Any
 
     _known_house: _House | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Otherwise the first request would tell it, and each one after that: by a 500.
+        name = f"{cls.__name__}.options"
+        options: Any = cls.options
+        if isinstance(options, Mapping):
+            check_options(name, options)
+        elif not hasattr(options, "__get__"):
+            # Not computed for each handler either.
+            raise TypeError(f"{name} takes a mapping of names to values, not {options!r}")
 
     @property
     def _house(self) -> _House:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import difflib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ from greenlet import getcurrent
 from .accepting import Greenlets
 from .endings import STOPPING
 from .opening import Opener
-from .options import Options
+from .options import Options, check_option_names
 from .routing import check_handler
 from .serving import TLS_NAMES, make_tls_context, run_handler, wake_reader
 from .stats import Stats
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from .routing import Router
 
 __all__ = ["Stats", "WebSocketServer"]
-
-_OPTION_NAMES = {field.name for field in dataclasses.fields(Options)}
 
 
 class WebSocketServer(Opener):
@@ -74,11 +70,8 @@ class WebSocketServer(Opener):
             OSError, ssl.SSLError: if certificate or key cannot be used.
         """
         tls = {name: options.pop(name) for name in TLS_NAMES & options.keys()}
-        for name in options.keys() - _OPTION_NAMES:
-            known = {*_OPTION_NAMES, *TLS_NAMES, "backlog", "spawn", "ssl_context"}
-            similar = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {similar[0]!r}?" if similar else ""
-            raise TypeError(f"WebSocketServer() has no option {name!r}{hint}")
+        others = {*TLS_NAMES, "backlog", "spawn", "ssl_context"}
+        check_option_names("WebSocketServer()", options, others=others)
         if isinstance(handler, type) or not callable(getattr(handler, "match", None)):
             check_handler(handler)
         chosen = Options(**options)

@@ -37,7 +37,7 @@ import gevent.socket
 from gevent.event import AsyncResult
 
 from .exceptions import ConnectionClosedError, InvalidStatus, OpenTimeout
-from .options import Compression, Options
+from .options import Compression, Options, make_options
 from .protocol.connection import Connection
 from .protocol.deflate import DeflateParameters
 from .protocol.handshake import ClientHandshake
@@ -62,7 +62,7 @@ def pair(*, subprotocol: str | None = None, **options: Any) -> tuple[WebSocket, 
         subprotocol: what they have agreed on.
         options: see `Options`, for both. With `compression` both have agreed on permessage-deflate.
     """
-    settings = Options(**({"ping_interval": None} | options))
+    settings = make_options("pair()", {"ping_interval": None} | options, others=("subprotocol",))
     deflate = DeflateParameters() if settings.compression is not None else None
     request = Request("GET", "/", {"Host": "localhost"})
     ours, theirs = gevent.socket.socketpair()
@@ -148,7 +148,9 @@ class Client:
         if not path.startswith("/"):
             # It would become a part of the host.
             raise ValueError(f"path begins with a slash, not {path!r}")
-        settings = Options(**({"ping_interval": None} | options))
+        settings = make_options(
+            "Client.connect()", {"ping_interval": None} | options, others=Client.connect.__kwdefaults__ or ()
+        )
         handshake = ClientHandshake(
             parse_uri(f"ws://localhost{path}"),
             headers=headers,

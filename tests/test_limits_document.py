@@ -15,8 +15,8 @@ from support import opened
 
 from geventws import Options, Router, Stats, WebSocketMiddleware, WebSocketServer, connect, connect_forever
 from geventws.admission import MAX_REFUSING
-from geventws.client.settings import _SERVER_OPTIONS
 from geventws.endings import log_end
+from geventws.options import SERVER_OPTIONS
 from geventws.pong import MAX_WAITING
 from geventws.protocol.headers import _MAX_ELEMENTS as MAX_ELEMENTS
 from geventws.stats import CAUSES
@@ -92,7 +92,7 @@ def test_default(name: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_where_it_applies(name: str) -> None:
     faces = ROWS[name][3].split()
-    assert ("c" in faces) == (name not in _SERVER_OPTIONS)
+    assert ("c" in faces) == (name not in SERVER_OPTIONS)
     assert ("s" in faces) is True
     without = WebSocketMiddleware.__init__.__doc__
     assert without is not None

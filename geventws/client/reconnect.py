@@ -30,7 +30,7 @@ from ..protocol.uri import parse_uri
 from ..websocket import WebSocket
 from .connect import open_websocket, show
 from .proxy import is_final_status
-from .settings import make_settings
+from .settings import check_argument_names, make_settings
 
 __all__ = ["Reconnector", "connect_forever", "is_final_error"]
 
@@ -95,6 +95,7 @@ class Reconnector:
         for name, hook in (("is_final", is_final), ("on_retry", on_retry)):
             if not callable(hook) and not (name == "on_retry" and hook is None):
                 raise TypeError(f"{name} takes a callable, not {hook!r}")
+        check_argument_names("connect_forever()", options, connect_forever.__kwdefaults__ or ())
         self._uri = parse_uri(uri)
         self._settings = make_settings(**options)
         self._first_delay = first_delay

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import difflib
 import functools
 import ipaddress
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..options import Options
+from ..options import OPTION_NAMES, SERVER_OPTIONS, Options, check_option_names
 from ..protocol.headers import Headers, is_token
 from .proxy import Proxy, parse_proxy
 
 if TYPE_CHECKING:
     from ..protocol.uri import URI
 
-__all__ = ["Settings", "make_settings"]
+__all__ = ["Settings", "check_argument_names", "make_settings"]
 
-#: Options that concern servers only.
-_SERVER_OPTIONS = {
-    "max_connections",
-    "max_connections_per_address",
-    "max_handshakes",
-    "origins",
-    "process_request",
-    "stop_timeout",
-    "trusted_proxies",
-}
-_OPTION_NAMES = {field.name for field in dataclasses.fields(Options)} - _SERVER_OPTIONS
+_OPTION_NAMES = OPTION_NAMES - SERVER_OPTIONS.keys()
 
 #: Fields that are meant for one server.
 _CREDENTIALS = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
@@ -125,13 +114,26 @@ def make_settings(
     )
 
 
+def check_argument_names(face: str, names: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Raise TypeError unless each of these is an argument of `connect`, or an option of a client.
+
+    Args:
+        face: as for `check_option_names`.
+        names: those that a caller has used.
+        others: arguments that `face` has besides.
+    """
+    own = make_settings.__kwdefaults__ or {}
+    check_option_names(
+        face,
+        [name for name in names if name not in own],
+        others={*own, *others},
+        refused=SERVER_OPTIONS,
+    )
+
+
 def _make_options(options: dict[str, Any]) -> Options:
-    for name in options.keys() - _OPTION_NAMES:
-        if name in _SERVER_OPTIONS:
-            raise TypeError(f"connect() has no option {name!r}: that is one for servers")
-        similar = difflib.get_close_matches(name, {*_OPTION_NAMES, *(make_settings.__kwdefaults__ or ())}, 1)
-        hint = f"; did you mean {similar[0]!r}?" if similar else ""
-        raise TypeError(f"connect() has no option {name!r}{hint}")
+    if not options.keys() <= _OPTION_NAMES:
+        check_argument_names("connect()", options)
     if callable(options.get("subprotocols")):
         raise TypeError("subprotocols takes a list of names; a callable is for servers, which choose")
     try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ..options import Options
+from ..options import check_options
 
 __all__ = ["install", "options_in_force"]
 
@@ -43,7 +43,7 @@ def install(**options: Any) -> None:
     """
     if options:
         # They must be right, and are.
-        Options(**options)
+        check_options("install()", options)
     found = sys.modules.get(_NAME)
     package = importlib.import_module(__package__)
     if found is not package:

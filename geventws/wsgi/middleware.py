@@ -20,7 +20,7 @@ from gevent._hub_local import get_hub_if_exists
 from ..endings import STOPPING, close_cause, count_end, log_end
 from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..keepalive import Keepalive
-from ..options import Options, check_timeout
+from ..options import check_timeout, make_options
 from ..protocol.handshake import error_response
 from ..protocol.http import Response
 from ..routing import check_handler
@@ -101,7 +101,7 @@ class WebSocketMiddleware:
         ):
             check_handler(handler)
         self.app = app
-        self.options = Options(**options)
+        self.options = make_options(f"{type(self).__name__}()", options, others=("app", "handler"))
         self.connections: set[WebSocket] = set()
         self.stats = Stats()
         self._handler = handler
