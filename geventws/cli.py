@@ -24,6 +24,7 @@ from .client import terminal
 from .exceptions import WebSocketError
 from .options import Options
 from .protocol.isal import DEFLATE
+from .protocol.uri import unix_uri
 from .server import WebSocketServer
 from .websocket import WebSocket
 
@@ -210,24 +211,26 @@ def _serve(server: WebSocketServer) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     # In a greenlet: it runs when `serve_forever` waits, and from then on signals stop the server in order.
-    gevent.spawn(_announce, _url(server))
+    gevent.spawn(_announce, _place(server))
     server.serve_forever()
 
 
-def _announce(url: str) -> None:
+def _announce(place: str) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
-        print(f"listening on {url}", flush=True)
+        print(f"listening on {place}", flush=True)
     except OSError:
         # Nobody reads; that is no reason not to serve. What is buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _url(server: WebSocketServer) -> str:
-    scheme = "wss" if server.ssl_enabled else "ws"
+def _place(server: WebSocketServer) -> str:
+    """Return the URI that `connect` reaches the server by; a Unix socket with TLS has none."""
     if isinstance(server.address, tuple):
-        return f"{scheme}://{_netloc(*server.address[:2])}"
-    return f"{scheme}+unix://{server.address}"
+        return f"{'wss' if server.ssl_enabled else 'ws'}://{_netloc(*server.address[:2])}"
+    # POSIX lets two slashes at the beginning stand, and so does abspath.
+    path = "/" + os.path.abspath(server.address).lstrip("/")
+    return f"{path!r} with TLS" if server.ssl_enabled else unix_uri(path)
 
 
 def _netloc(host: str, port: int) -> str:

@@ -137,7 +137,7 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 def open_client(url: str, path: str = "/", **options: Any) -> ClientConnection:
     """Connect to a server by the URL that it announced."""
     options = {"open_timeout": DEADLINE, "close_timeout": DEADLINE, "max_size": None} | options
-    scheme, _, rest = url.partition("://")
+    scheme, _, rest = url.partition(":")
     if scheme.endswith("+unix"):
         return unix_connect(rest, f"{scheme.removesuffix('+unix')}://localhost{path}", **options)
     return connect(url + path, proxy=None, **options)

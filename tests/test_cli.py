@@ -228,9 +228,9 @@ class TestStop:
 
     def test_sigint_with_unix_socket(self, tmp_path: Path) -> None:
         path = tmp_path / "echo.sock"
-        with Process("-m", "geventws", "echo", "--unix", path) as process:
+        with Process("-m", "geventws", "echo", "--unix", f"/{path}") as process:
             url = process.url()
-            assert url == f"ws+unix://{path}"
+            assert url == f"ws+unix:{path}"
             with open_client(url) as client:
                 client.send("near")
                 assert client.recv(timeout=DEADLINE) == "near"
@@ -240,15 +240,29 @@ class TestStop:
             assert process.errors() == ""
         assert not path.exists()
 
+    @pytest.mark.parametrize("name", ["s.sock", "a b:c?d#e%41.sock", b"\xff\xc3\xa9.sock"])
+    def test_the_announced_uri_of_a_unix_socket_can_be_connected_to(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | bytes
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with Process("-m", "geventws", "echo", "--unix", os.fsdecode(name)) as process:
+            url = process.url()
+            monkeypatch.chdir("/")
+            with geventws.connect(url, open_timeout=DEADLINE) as ws:
+                ws.send("taken")
+                assert ws.receive(timeout=DEADLINE) == "taken"
+            assert process.stop() == 0
+            assert process.errors() == ""
+
     def test_certificate_and_key_in_one_file_on_a_unix_socket(
         self, authority: trustme.CA, certificate: tuple[Path, Path, Path], tmp_path: Path
     ) -> None:
         context = trust(authority)
         arguments = ("--unix", tmp_path / "tls.sock", "--certfile", certificate[2])
         with Process("-m", "geventws", "echo", *arguments) as process:
-            url = process.url()
-            assert url == f"wss+unix://{tmp_path}/tls.sock"
-            with open_client(url, ssl=context) as client:
+            # There is no URI for it.
+            assert process.url() == f"'{tmp_path}/tls.sock' with TLS"
+            with open_client(f"wss+unix:{tmp_path}/tls.sock", ssl=context) as client:
                 client.send("x")
                 assert client.recv(timeout=DEADLINE) == "x"
             assert process.stop() == 0
@@ -300,7 +314,7 @@ class TestStop:
         try:
             while True:  # pytest-timeout is the deadline
                 try:
-                    with open_client(f"ws+unix://{path}") as client:
+                    with open_client(f"ws+unix:{path}") as client:
                         client.send("unheard")
                         assert client.recv(timeout=DEADLINE) == "unheard"
                     break

@@ -37,7 +37,7 @@ from ..protocol.deflate import accept_response, client_offer
 from ..protocol.handshake import ClientHandshake
 from ..protocol.headers import Headers
 from ..protocol.http import Request, Response, ResponseParser
-from ..protocol.uri import URI, parse_uri, show_uri
+from ..protocol.uri import URI, parse_uri, show_uri, unix_uri
 from ..serving import prepare_socket
 from ..websocket import WebSocket
 from .dial import TLS_ENDS, Progress, connect_tcp, connect_unix, default_context, start_tls, tls_reason
@@ -181,7 +181,7 @@ def open_websocket(uri: URI, settings: Settings) -> WebSocket:
 def show(uri: URI) -> str:
     """Return a URI for messages: without credentials, and without a query, which may hold some."""
     if uri.unix_path is not None:
-        return f"ws+unix:{uri.unix_path}:{uri.path}"
+        return f"{unix_uri(uri.unix_path)}:{uri.path}"
     return f"{'wss' if uri.secure else 'ws'}://{uri.authority}{uri.path}"
 
 

@@ -12,7 +12,7 @@ import urllib.parse
 
 from ..exceptions import InvalidURI
 
-__all__ = ["URI", "parse_uri", "show_uri", "split_host"]
+__all__ = ["URI", "parse_uri", "show_uri", "split_host", "unix_uri"]
 
 # RFC 3986 section 3.2.2: reg-name, without what no host name has: the percent sign, and the comma,
 # which is the mark of two Host fields that something in front of us has joined.
@@ -124,6 +124,16 @@ def show_uri(uri: str) -> str:
         scheme, slashes, _ = before.partition("//")
         text = f"{scheme + slashes if slashes else ''}***@{behind}"
     return f"{text}?..." if question else text
+
+
+def unix_uri(path: str) -> str:
+    """Return the URI of a Unix socket.
+
+    Args:
+        path: its path, absolute.
+    """
+    # RFC 3986 section 2.1; so is a colon, which would end the path.
+    return "ws+unix:" + urllib.parse.quote(path, errors="surrogateescape")
 
 
 def _parse_uri(uri: str) -> URI:

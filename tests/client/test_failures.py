@@ -118,6 +118,12 @@ class TestAddress:
         assert error.errno == errno.ENOENT
         assert "is that the path of its socket?" in str(error)
 
+    def test_a_message_names_a_unix_socket_by_its_uri(self, tmp_path: Any) -> None:
+        path = f"{tmp_path}/a b:c.sock"
+        uri = f"ws+unix:{tmp_path}/a%20b%3Ac.sock:/x"
+        with scripted(lambda connection: connection.answer(b"404 Not Found"), unix=path):
+            assert str(fails(InvalidStatus, uri)).startswith(f"{uri}: ")
+
     def test_unix_socket_where_nobody_listens(self, tmp_path: Any) -> None:
         (tmp_path / "file").touch()
         error = fails(ConnectError, f"ws+unix:{tmp_path}/file")

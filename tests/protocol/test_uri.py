@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
+import os
 import pickle
 import re
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geventws.exceptions import InvalidURI
-from geventws.protocol.uri import URI, parse_uri, split_host
+from geventws.protocol.uri import URI, parse_uri, split_host, unix_uri
 
 
 class TestSplitHost:
@@ -229,6 +231,12 @@ class TestURI:
 
     def test_a_socket_path_that_is_not_utf_8(self):
         assert parse_uri("ws+unix:/s%ff").unix_path == "/s\udcff"
+
+    @given(st.binary().map(lambda rest: b"/s" + rest.replace(b"\0", b"")))
+    def test_the_uri_of_a_socket_leads_to_it(self, path):
+        uri = unix_uri(os.fsdecode(path))
+        assert os.fsencode(parse_uri(uri).unix_path) == path
+        assert parse_uri(f"{uri}:/x?y") == dataclasses.replace(parse_uri(uri), path="/x", query="y")
 
     @pytest.mark.parametrize("uri", [None, b"ws://h", 1])
     def test_types(self, uri):
