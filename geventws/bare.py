@@ -81,10 +81,6 @@ class BareSocket:
         """Choose the address to connect from."""
         self.socket.bind(address)
 
-    def getpeername(self) -> Any:
-        """Return the address of the peer."""
-        return self.socket.getpeername()
-
     def close(self) -> None:
         """Close it, unless somebody has taken over its descriptor."""
         self.socket.close()

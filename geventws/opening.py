@@ -21,7 +21,8 @@ from .exceptions import InvalidHandshake, OpenTimeout
 from .keepalive import Keepalive
 from .protocol.handshake import error_response
 from .protocol.http import Request, RequestParser, Response
-from .serving import REFUSAL_LINES, Lines, send_last, shorten, wrap_tls
+from .serving import REFUSAL_LINES, Lines, send_last, shorten
+from .tlssocket import wrap_tls
 from .websocket import WebSocket
 
 if TYPE_CHECKING:

@@ -41,7 +41,6 @@ __all__ = [
     "shorten",
     "socket_options",
     "wake_reader",
-    "wrap_tls",
 ]
 
 logger = logging.getLogger("geventws")
@@ -250,20 +249,6 @@ def _load(load: Callable[..., Any], what: str, *files: Any) -> None:
     except OSError as error:
         error.strerror = f"cannot use {what}: {error.strerror or error}"
         raise
-
-
-def wrap_tls(context: ssl.SSLContext, sock: Any) -> Any:
-    """Return the TLS socket of a server, before its handshake; it has taken over `sock`.
-
-    Raises:
-        OSError: the peer is gone; `sock` is still the caller's.
-    """
-    # The constructor finds that out too, but leaves the descriptor open then.
-    sock.getpeername()
-    if isinstance(context, gevent.ssl.SSLContext):
-        return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-    # A context of the standard library would make a socket that blocks the whole process.
-    return gevent.ssl.SSLSocket(sock=sock, server_side=True, do_handshake_on_connect=False, _context=context)
 
 
 def shorten(text: str) -> str:

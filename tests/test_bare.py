@@ -25,7 +25,7 @@ def talk(script: Callable[[Connection], Any], use: Callable[[BareSocket], Any]) 
         try:
             assert sock.address is None
             sock.connect(server.address)
-            assert sock.address == sock.getpeername() == server.address
+            assert sock.address == sock.socket.getpeername() == server.address
             return use(sock)
         finally:
             sock.close()

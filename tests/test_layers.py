@@ -24,7 +24,7 @@ CORE = {"exceptions", "_implementation"}
 SETTINGS = {"options"}
 CONNECTION = {
     "addresses", "agreement", "bare", "broadcast", "channel", "deadlines", "endings", "keepalive", "pong",
-    "receiver", "serving", "stacks", "stats", "tls", "transport", "turn", "websocket", "wire",
+    "receiver", "serving", "stacks", "stats", "tls", "tlssocket", "transport", "turn", "websocket", "wire",
 }  # fmt: skip
 #: Faces that are built on another, and on which. What is not named in a ring above is a face.
 BUILT_ON = {

@@ -20,6 +20,7 @@ import gevent.ssl
 
 from ..bare import BareSocket, gevent_socket
 from ..exceptions import ConnectError, ResolveError, TLSError
+from ..tlssocket import wrap_tls
 
 if TYPE_CHECKING:
     from ..protocol.uri import URI
@@ -255,16 +256,8 @@ def start_tls(bare: BareSocket, uri: URI, context: ssl.SSLContext, hostname: str
     progress.enter("tls", f"no answer from {where} to TLS: does that port speak TLS? Without it: ws://")
     sock: Any = bare
     try:
-        # The constructor finds out too whether the peer is gone, but leaves the descriptor open then.
-        bare.getpeername()
         sock = gevent_socket(bare)
-        if isinstance(context, gevent.ssl.SSLContext):
-            sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=hostname)
-        else:
-            # A context of the standard library would make a socket that blocks the whole process.
-            sock = gevent.ssl.SSLSocket(
-                sock=sock, do_handshake_on_connect=False, server_hostname=hostname, _context=context
-            )
+        sock = wrap_tls(context, sock, hostname)
         sock.do_handshake()
     except ssl.SSLCertVerificationError as error:
         sock.close()
