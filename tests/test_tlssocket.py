@@ -56,7 +56,7 @@ def test_peer_that_is_gone(pair: Pair, which: int, hostname: str | None, said: b
     theirs.sendall(said)
     reset(theirs)
     wait_for_end(ours)
-    with pytest.raises(OSError, match="reset by peer|Closed before TLS"):
+    with pytest.raises(OSError, match=r"reset by peer|Closed before TLS"):
         wrap_tls(contexts(hostname is None)[which], ours, hostname).do_handshake()
     ours.close()
     assert not is_open(descriptor)
