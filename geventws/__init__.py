@@ -10,7 +10,6 @@ from ._implementation import IMPLEMENTATION
 from .broadcast import broadcast
 from .client import connect, connect_forever
 from .exceptions import (
-    CloseTimeout,
     ConcurrencyError,
     ConnectError,
     ConnectionClosed,
@@ -62,7 +61,6 @@ __all__ = [
     "IMPLEMENTATION",
     "Close",
     "CloseCode",
-    "CloseTimeout",
     "Compression",
     "ConcurrencyError",
     "ConnectError",

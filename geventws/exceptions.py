@@ -19,11 +19,11 @@
     │   ├── InvalidMessage                not HTTP/1.1 as RFC 9112 has it
     │   ├── InvalidMethod                 405
     │   ├── InvalidUpgrade                426
-    │   ├── InvalidVersion                426
-    │   ├── InvalidHeader
-    │   ├── InvalidOrigin                 403
+    │   │   └── InvalidVersion            426
+    │   ├── InvalidHeader                 400
+    │   │   └── InvalidOrigin             403
     │   ├── InvalidStatus                 the server did not answer 101
-    │   ├── InvalidRedirect               the server sent us where we do not go
+    │   │   └── InvalidRedirect           the server sent us where we do not go
     │   ├── NegotiationError              an extension or a subprotocol
     │   └── HeadTooBig                    414 or 431
     ├── ConnectError                      no connection to the server; an OSError too
@@ -32,7 +32,8 @@
     │   └── TLSError                      no TLS with it; its certificate may be the reason
     ├── InvalidURI
     ├── ConcurrencyError                  two greenlets want what only one can have
-    └── OpenTimeout, CloseTimeout, PingTimeout   each a builtin TimeoutError too
+    ├── OpenTimeout                       a builtin TimeoutError too
+    └── PingTimeout                       a builtin TimeoutError too
 
 An error carries its facts as attributes and makes its text of them; `kind` is a short stable
 string for programs. Errors that end a connection carry the close code that is sent. All can be
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from .protocol.closing import Close
 
 __all__ = [
-    "CloseTimeout",
     "ConcurrencyError",
     "ConnectError",
     "ConnectionClosed",
@@ -460,12 +460,6 @@ class OpenTimeout(WebSocketError, TimeoutError):
 
     def __str__(self) -> str:
         return self.message
-
-
-class CloseTimeout(WebSocketError, TimeoutError):
-    """The closing handshake took longer than `close_timeout`."""
-
-    kind = "timeout.close"
 
 
 class PingTimeout(WebSocketError, TimeoutError):
