@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,13 @@ def test_extras_are_installed_from_a_checkout() -> None:
         installed += re.findall(r"pip install ([^`\s]*\[[^`\s]*)", text)
     assert installed
     assert [what for what in installed if what not in {f"'.[{extra}]'" for extra in extras}] == []
+
+
+def test_applications_are_not_named_as_modules_of_python() -> None:
+    """`gunicorn site:app` finds Python's own `site`, and no app in it."""
+    sources = [*DOCUMENTS, *(ROOT / "geventws").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    named = [
+        name for path in sources for name in re.findall(r"(\w+):app\b", path.read_text(encoding="utf-8"))
+    ]
+    assert "your_site" in named
+    assert sorted(set(named) & sys.stdlib_module_names) == []
