@@ -15,6 +15,7 @@ import gevent
 import pytest
 from support import PATIENCE, RawClient, frame, wait_until
 
+from geventws import Compression
 from geventws.protocol.contexts import Deflater
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +171,80 @@ def test_a_connection_that_does_nothing(make: Callable[[], tuple[bytes, bytes, b
         held = (resident() - before) / 200
         # Less what the base has of it anyway; the base is larger on gevent's libuv.
         assert most * 0.5 < held < most + 16 * 1024, (held, most)
+
+
+ECHO = """
+from geventws import WebSocketServer
+
+def echo(ws):
+    for message in ws:
+        ws.send(message)
+
+server = WebSocketServer(("127.0.0.1", 0), echo, compression=True)
+server.start()
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def compressing() -> int:
+    """What docs/limits.md says of a connection whose windows are full, by default, beside the base."""
+    text = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+    found = re.search(r"^compressing +(\d+) KiB \+ 2 \* 2 \*\* window_bits .*\b(\d+) KiB", text, re.MULTILINE)
+    assert found is not None
+    most = int(found[1]) * 1024 + 2 * 2 ** Compression().window_bits
+    assert most == int(found[2]) * 1024
+    return most
+
+
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer gives freed memory back late")
+@pytest.mark.parametrize(
+    ("offer", "window_bits", "more"),
+    [
+        (b"permessage-deflate; client_max_window_bits", Compression().window_bits, 0),
+        # inflating: what a window takes between messages if we may not limit it
+        (b"permessage-deflate", 15, 32 * 1024),
+    ],
+    ids=["limited", "unlimited"],
+)
+def test_windows_that_are_full(offer: bytes, window_bits: int, more: int) -> None:
+    most = compressing() + more
+    with started(ECHO) as (address, resident), contextlib.ExitStack() as clients:
+
+        def connect() -> RawClient:
+            fields = b"Sec-WebSocket-Extensions: " + offer + b"\r\n"
+            return clients.enter_context(RawClient.connect(address, b"/", fields))
+
+        def fill(client: RawClient) -> None:
+            # Half again as much as the windows hold, each way.
+            deflater = Deflater(5, window_bits, 5, no_context_takeover=False)
+            for _ in range(6):
+                message = os.urandom(2**window_bits // 8).hex().encode()
+                client.send(frame(0xC1, deflater.deflate(message)))
+                assert client.read_frame()[0] == 0xC1
+
+        for _ in range(20):
+            fill(connect())
+        opened = [connect() for _ in range(200)]
+        before = resident()
+        for client in opened:
+            fill(client)
+        held = (resident() - before) / len(opened)
+        # What malloc keeps between the blocks counts for the 200 of them.
+        assert most * 0.6 < held < most * 1.1 + 4 * 1024, (held, most)
+
+
+def test_the_sums_are_those_of_their_parts() -> None:
+    text = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+    for kind in ("binary", "text"):
+        found = re.search(rf"^\| {kind} \| (10 KiB \+ (\d+) KiB \+ .*) \| ", text, re.MULTILINE)
+        assert found is not None
+        assert int(found[2]) * 1024 == compressing()
+        total = 0
+        for factor, group, term, unit in re.findall(r"(?:(\d+) \* \((.*?)\)|(\d+) ([KM])iB)", found[1]):
+            parts = re.findall(r"(\d+) ([KM])iB", group) if group else [(term, unit)]
+            total += int(factor or 1) * sum(int(n) * (1024 if u == "K" else MIB) for n, u in parts)
+        assert total <= formula(kind) < total + MIB / 4
 
 
 KEPT = """
