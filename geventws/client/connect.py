@@ -9,13 +9,11 @@ from __future__ import annotations
 import dataclasses
 import ssl
 import urllib.parse
-import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gevent
 
-from ..agreement import make_connection
 from ..bare import BareSocket
 from ..exceptions import (
     ConnectError,
@@ -31,18 +29,17 @@ from ..exceptions import (
     ProxyError,
     TLSError,
 )
-from ..keepalive import Keepalive
-from ..options import Compression, Options
-from ..protocol.deflate import accept_response, client_offer
-from ..protocol.handshake import ClientHandshake
-from ..protocol.headers import Headers
-from ..protocol.http import Request, Response, ResponseParser
+from ..protocol.http import Response, ResponseParser
 from ..protocol.uri import URI, parse_uri, show_uri, unix_uri
 from ..serving import prepare_socket
 from ..websocket import WebSocket
+from .asking import Asking
 from .dial import TLS_ENDS, Progress, connect_tcp, connect_unix, default_context, start_tls, tls_reason
 from .proxy import Proxy, open_tunnel, proxy_from_environment
 from .settings import Settings, make_settings
+
+if TYPE_CHECKING:
+    from ..protocol.headers import Headers
 
 __all__ = ["connect", "open_websocket"]
 
@@ -193,16 +190,8 @@ def origin_of(uri: URI) -> tuple[Any, ...]:
 def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Response:
     """Ask one server; return the WebSocket, or a redirect that is to be followed."""
     options = settings.options
-    compression = options.compression if isinstance(options.compression, Compression) else None
-    assert not callable(options.subprotocols)
     # Before there is a connection: what cannot be sent need not be.
-    handshake = ClientHandshake(
-        uri,
-        headers=settings.headers,
-        subprotocols=options.subprotocols,
-        extensions_offer=None if compression is None else client_offer(compression),
-        origin=settings.origin,
-    )
+    asking = Asking(uri, options, headers=settings.headers, origin=settings.origin)
     sock, address = _dial(uri, settings, progress)
     try:
         progress.enter(
@@ -212,13 +201,12 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             max_line=options.max_line, max_headers=options.max_headers, max_head=options.max_head
         )
         try:
-            sock.sendall(handshake.request())
+            sock.sendall(asking.request())
             response = _receive_response(sock, parser, progress)
             if response.status in _REDIRECTS and settings.max_redirects and "location" in response.headers:
                 sock.close()
                 return response
-            subprotocol, extensions = handshake.check_response(response)
-            deflate = accept_response(extensions, compression)
+            asking.check(response)
         except InvalidHandshake as error:
             _explain(error, uri, settings.dropped_by)
             raise
@@ -232,20 +220,9 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
                 + (f"{advice}?" if uri.secure else f"{advice}, and is it one without TLS? With it: wss://"),
                 error.errno,
             ) from error
-        request = Request("GET", uri.resource_name, Headers(handshake.fields))
         bare = isinstance(sock, BareSocket)
-        # Not asked of the socket, which has forgotten it where the server has reset TCP by now.
-        request.remote_address = address
-        return WebSocket(
-            sock.socket if bare else sock,
-            make_connection(options, deflate, client=True),
-            request,
-            options,
-            subprotocol=subprotocol,
-            extensions=response.headers.get("Sec-WebSocket-Extensions", "") or "",
-            keepalive=_keepalive(options),
-            early_data=parser.leftover,
-            response=response,
+        return asking.open(
+            sock.socket if bare else sock, response, address=address, early_data=parser.leftover
         )
     except BaseException:
         sock.close()
@@ -400,23 +377,3 @@ def _explain(error: InvalidHandshake, uri: URI, dropped_by: URI | None) -> None:
         advice = "it is no WebSocket server, or something in between has changed its answer"
     error.message = f"{show(uri)}: {error.message}" + (f"; {advice}" if advice else "")
     error.args = (error.message, *error.args[1:])
-
-
-_keepalives: weakref.WeakKeyDictionary[Any, weakref.WeakValueDictionary[Any, Keepalive]]
-_keepalives = weakref.WeakKeyDictionary()
-
-
-def _keepalive(options: Options) -> Keepalive | None:
-    """Return the keepalive of this hub's connections with these times: one timer for all of them."""
-    if options.ping_interval is None:
-        return None
-    hub = gevent.get_hub()
-    times = options.ping_interval, options.ping_timeout
-    of_hub = _keepalives.get(hub)
-    if of_hub is None:
-        of_hub = _keepalives[hub] = weakref.WeakValueDictionary()
-    keepalive = of_hub.get(times)
-    if keepalive is None:
-        # Held by the connections it watches over.
-        keepalive = of_hub[times] = Keepalive(hub, *times)
-    return keepalive

@@ -24,7 +24,7 @@ from geventws import (
     broadcast,
     connect,
 )
-from geventws.client.connect import _keepalive
+from geventws.client.asking import shared_keepalive
 from geventws.options import Options
 from geventws.protocol.connection import Connection as Protocol
 
@@ -142,11 +142,11 @@ class TestConversation:
 
     def test_connections_of_a_hub_share_a_keepalive(self) -> None:
         options = Options(ping_interval=7, ping_timeout=8)
-        first = _keepalive(options)
+        first = shared_keepalive(options)
         assert first is not None
-        assert _keepalive(Options(ping_interval=7, ping_timeout=8)) is first
-        assert _keepalive(Options(ping_interval=7, ping_timeout=9)) is not first
-        assert _keepalive(Options(ping_interval=None)) is None
+        assert shared_keepalive(Options(ping_interval=7, ping_timeout=8)) is first
+        assert shared_keepalive(Options(ping_interval=7, ping_timeout=9)) is not first
+        assert shared_keepalive(Options(ping_interval=None)) is None
 
     def test_masks_are_fresh(self) -> None:
         keys: list[bytes] = []
