@@ -36,11 +36,10 @@ import gevent
 import gevent.socket
 from gevent.event import AsyncResult
 
+from .agreement import agree
+from .client.asking import Asking, shared_keepalive
 from .exceptions import ConnectionClosedError, InvalidStatus, OpenTimeout
-from .options import Compression, Options, make_options
-from .protocol.connection import Connection
-from .protocol.deflate import DeflateParameters
-from .protocol.handshake import ClientHandshake
+from .options import SERVER_OPTIONS, Options, check_option_names, make_options
 from .protocol.headers import Headers
 from .protocol.http import Request, RequestParser, Response
 from .protocol.uri import parse_uri
@@ -48,55 +47,78 @@ from .websocket import WebSocket
 from .wsgi.takeover import Fields, StartResponse, Takeover
 
 if TYPE_CHECKING:
-    from .serving import Agreement
+    from .agreement import Agreement
 
 __all__ = ["Client", "pair"]
 
-_OFFER = "permessage-deflate; client_max_window_bits"
+_OF_OPENING = "that is one for the opening handshake, and a pair is open from the start"
+_OF_SERVERS = "that is one for servers, and there is none"
+_OF_READING = "the application is called, and no head of HTTP is read"
+
+#: Options that mean nothing to `pair`, and why.
+_NOT_OF_PAIRS = dict.fromkeys(SERVER_OPTIONS, _OF_SERVERS) | {
+    "max_head": _OF_OPENING,
+    "max_headers": _OF_OPENING,
+    "max_line": _OF_OPENING,
+    "open_timeout": _OF_OPENING,
+    "origins": _OF_OPENING,
+    "process_request": _OF_OPENING,
+    "subprotocols": "subprotocol=... says what both have agreed on",
+}
+
+#: Those that mean nothing to `Client.connect`.
+_NOT_OF_CLIENTS = SERVER_OPTIONS | dict.fromkeys(("max_head", "max_headers", "max_line"), _OF_READING)
 
 
 def pair(*, subprotocol: str | None = None, **options: Any) -> tuple[WebSocket, WebSocket]:
     """Return the two ends of an open WebSocket: the server's, which a handler gets, and the client's.
 
+    They are made as `WebSocketServer` and `connect` make theirs, and have agreed on what those would.
+
     Args:
         subprotocol: what they have agreed on.
-        options: see `Options`, for both. With `compression` both have agreed on permessage-deflate.
+        options: see `Options`, for both: `compression`, `rate_limit`, `slow_consumer`, and those about sizes,
+            queues, writing, Pings and closing. `ping_interval` is None by default here: no Pings. Those that
+            are for servers or for the opening handshake are refused.
+
+    Raises:
+        TypeError, ValueError: for options that there are not, and values that are not possible.
     """
-    settings = make_options("pair()", {"ping_interval": None} | options, others=("subprotocol",))
-    deflate = DeflateParameters() if settings.compression is not None else None
-    request = Request("GET", "/", {"Host": "localhost"})
+    check_option_names("pair()", options, others=("subprotocol",), refused=_NOT_OF_PAIRS)
+    settings = Options(
+        **({"ping_interval": None} | options), subprotocols=() if subprotocol is None else (subprotocol,)
+    )
+    asking = Asking(parse_uri("ws://localhost/"), settings)
+    request = _parse(asking)
+    agreement = agree(request, settings)
+    _, response = _response_of(agreement)
+    asking.check(response)
     ours, theirs = gevent.socket.socketpair()
-    return (
-        _open(ours, False, request, settings, deflate, subprotocol),
-        _open(theirs, True, request, settings, deflate, subprotocol),
+    server = WebSocket(
+        ours,
+        agreement.connection(settings),
+        request,
+        settings,
+        subprotocol=agreement.subprotocol,
+        extensions=agreement.extensions,
+        keepalive=shared_keepalive(settings),
     )
+    return server, asking.open(theirs, response)
 
 
-def _open(
-    sock: Any,
-    client: bool,
-    request: Request,
-    options: Options,
-    deflate: DeflateParameters | None,
-    subprotocol: str | None,
-    response: Response | None = None,
-) -> WebSocket:
-    """Make one end."""
-    compression = options.compression
-    settings = compression if isinstance(compression, Compression) else Compression()
-    core = Connection(
-        client=client,
-        max_message_size=options.max_message_size,
-        max_fragments=options.max_fragments,
-        deflate=deflate,
-        level=settings.level,
-        mem_level=settings.mem_level,
-        threshold=settings.threshold,
-    )
-    extensions = deflate.header() if deflate is not None else ""
-    return WebSocket(
-        sock, core, request, options, subprotocol=subprotocol, extensions=extensions, response=response
-    )
+def _parse(asking: Asking) -> Request:
+    """Return what a server gets."""
+    parser = RequestParser(max_line=None, max_headers=None, max_head=None)
+    request = parser.receive_data(asking.request())
+    assert request is not None
+    return request
+
+
+def _response_of(agreement: Agreement, headers: Fields = ()) -> tuple[list[tuple[str, str]], Response]:
+    """Return the 101: its fields, and what a client gets."""
+    head = agreement.response(headers).decode("latin-1")
+    fields = [line.partition(": ")[::2] for line in head.split("\r\n")[1:-2]]
+    return fields, Response._received(101, "Switching Protocols", Headers(fields), b"")
 
 
 class Client:
@@ -134,7 +156,9 @@ class Client:
             subprotocols: names to offer.
             origin: the Origin, or None.
             environ: what the environ shall have besides.
-            options: see `Options`, for this end; with `compression` permessage-deflate is offered.
+            options: those that `geventws.connect` takes, for this end; with `compression` permessage-deflate
+                is offered. `ping_interval` is None by default here: no Pings. `open_timeout` stands in place
+                of the `timeout` of this client. `max_line`, `max_headers` and `max_head` are refused.
 
         Returns:
             The WebSocket. Its attribute `response` is the 101 with its fields.
@@ -142,42 +166,40 @@ class Client:
         Raises:
             InvalidStatus: the application has answered something else; `response` is what.
             ConnectionClosed: the application has dropped the connection.
+            InvalidHandshake: it has answered with a 101 that opens nothing.
             OpenTimeout: it has done nothing in time.
             TypeError, ValueError: for arguments that cannot be.
         """
         if not path.startswith("/"):
             # It would become a part of the host.
             raise ValueError(f"path begins with a slash, not {path!r}")
+        if callable(subprotocols):
+            raise TypeError("subprotocols takes a list of names; a callable is for servers, which choose")
         settings = make_options(
-            "Client.connect()", {"ping_interval": None} | options, others=Client.connect.__kwdefaults__ or ()
+            "Client.connect()",
+            {"ping_interval": None} | options | {"subprotocols": subprotocols},
+            others=Client.connect.__kwdefaults__ or (),
+            refused=_NOT_OF_CLIENTS,
         )
-        handshake = ClientHandshake(
-            parse_uri(f"ws://localhost{path}"),
-            headers=headers,
-            subprotocols=subprotocols,
-            origin=origin,
-            extensions_offer=_OFFER if settings.compression is not None else None,
-        )
-        request = RequestParser(max_line=None, max_headers=None, max_head=None).receive_data(
-            handshake.request()
-        )
-        assert request is not None
+        timeout = settings.open_timeout if "open_timeout" in options else self._timeout
+        asking = Asking(parse_uri(f"ws://localhost{path}"), settings, headers=headers, origin=origin)
+        request = _parse(asking)
         ours, theirs = gevent.socket.socketpair()
         takeover = _TestTakeover(theirs)
         call = gevent.spawn(self._call, _make_environ(request, takeover) | dict(environ or {}), takeover)
         self._calls.append(call)
         try:
-            takeover.outcome.wait(self._timeout)
+            takeover.outcome.wait(timeout)
             if not takeover.outcome.ready():
-                raise OpenTimeout(f"the application has not answered within {self._timeout:g} seconds")
+                raise OpenTimeout(f"the application has not answered within {timeout:g} seconds")
             outcome = takeover.outcome.get()
             if isinstance(outcome, BaseException):
                 raise outcome
+            asking.check(outcome)
         except BaseException:
             ours.close()
             raise
-        response, agreement = outcome
-        ws = _open(ours, True, request, settings, agreement.deflate, agreement.subprotocol, response)
+        ws = asking.open(ours, outcome)
         self._websockets.append(ws)
         return ws
 
@@ -258,7 +280,7 @@ class _TestTakeover(Takeover):
     """The connection: one end of a pair of sockets.
 
     Attributes:
-        outcome: what `connect` waits for: the 101 and the agreement, or an exception.
+        outcome: what `connect` waits for: the 101, or an exception.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -275,10 +297,9 @@ class _TestTakeover(Takeover):
     def send_head(
         self, start_response: StartResponse, agreement: Agreement, headers: Fields, timeout: float | None
     ) -> None:
-        head = agreement.response(headers).decode("latin-1")
-        pairs = [line.partition(": ")[::2] for line in head.split("\r\n")[1:-2]]
-        start_response("101 Switching Protocols", pairs)
-        self.outcome.set((Response._received(101, "Switching Protocols", Headers(pairs), b""), agreement))
+        fields, response = _response_of(agreement, headers)
+        start_response("101 Switching Protocols", fields)
+        self.outcome.set(response)
 
     @property
     def dropped(self) -> bool:

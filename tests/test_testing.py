@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,16 +12,37 @@ from typing import Any
 import gevent
 import pytest
 from flask import Flask, abort, make_response
-from support import PATIENCE
+from support import PATIENCE, wait_until
 
 import geventws
-from geventws import ConnectionClosed, ConnectionClosedOK, InvalidStatus, OpenTimeout, WebSocketMiddleware
+from geventws import (
+    Compression,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidStatus,
+    NegotiationError,
+    OpenTimeout,
+    Options,
+    RateLimit,
+    WebSocketMiddleware,
+    broadcast,
+)
+from geventws.agreement import Agreement
 from geventws.flask import Sock
+from geventws.options import OPTION_NAMES
+from geventws.protocol.contexts import Deflater
 from geventws.testing import Client, pair, websocket_client
 
 __all__ = ["websocket_client"]
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+#: What is agreed on with `Compression(context_takeover=False, window_bits=9)`.
+FRESH_AND_SMALL = (
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9; "
+    "client_max_window_bits=9"
+)
 
 
 def echo(ws: Any) -> None:
@@ -49,7 +71,8 @@ class TestPair:
     def test_options_of_both(self) -> None:
         server, client = pair(compression=True, subprotocol="chat", max_message_size=100)
         assert server.subprotocol == client.subprotocol == "chat"
-        assert server.extensions == client.extensions == "permessage-deflate"
+        assert server.extensions == client.extensions
+        assert server.extensions == "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
         client.send("x" * 100)
         assert server.receive(timeout=5) == "x" * 100
         assert client.bytes_sent < 50
@@ -58,6 +81,218 @@ class TestPair:
             client.receive(timeout=5)
         assert server.wait_closed(5)
         assert server.close_code == 1009
+
+    def test_handshake_was_made(self) -> None:
+        server, client = pair(subprotocol="chat")
+        assert server.request.headers["Sec-WebSocket-Protocol"] == "chat"
+        assert client.request.headers["Sec-WebSocket-Protocol"] == "chat"
+        assert client.response.status == 101
+        assert client.response.headers["Sec-WebSocket-Protocol"] == "chat"
+        client.close()
+
+    def test_subprotocol_that_is_none(self) -> None:
+        with pytest.raises(ValueError, match="'a, b' is not a token"):
+            pair(subprotocol="a, b")
+
+
+class TestOptionsOfAPair:
+    """Each of them counts as on a server and on a client, or is refused."""
+
+    @pytest.mark.parametrize(
+        ("option", "code"),
+        [
+            ({"max_message_size": 99}, 1009),
+            ({"max_fragments": 2}, 1009),
+            ({"rate_limit": RateLimit(messages=1, burst=1.0)}, 1008),
+        ],
+    )
+    @pytest.mark.parametrize("deflate", [None, True], ids=["plain", "compressed"])
+    @pytest.mark.parametrize("from_client", [True, False], ids=["to server", "to client"])
+    def test_limits(self, option: Any, code: int, deflate: Any, from_client: bool) -> None:
+        server, client = pair(compression=deflate, **option)
+        sender, receiver = (client, server) if from_client else (server, client)
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(5):
+                sender.send_fragments(["x" * 50] * 3)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                receiver.receive(timeout=PATIENCE)
+        sender.abort()
+        assert receiver.wait_closed(PATIENCE)
+        assert receiver.close_error.sent.code == code
+
+    @pytest.mark.parametrize(
+        ("compression", "extensions"),
+        [
+            (None, ""),
+            (Compression(window_bits=15), "permessage-deflate"),
+            (
+                Compression(context_takeover=False, window_bits=9),
+                FRESH_AND_SMALL,
+            ),
+        ],
+    )
+    def test_compression(self, compression: Any, extensions: str) -> None:
+        server, client = pair(compression=compression)
+        assert server.extensions == client.extensions == extensions
+        text = "".join(str(number) for number in range(1000))
+        sizes = []
+        for sender, receiver in [(server, client), (client, server)] * 2:
+            before = sender.bytes_sent
+            sender.send(text)
+            assert receiver.receive(timeout=PATIENCE) == text
+            sizes.append(sender.bytes_sent - before)
+        # The second time the window has it, if there is one and it is large enough.
+        again = compression is not None and compression.window_bits == 15
+        assert (max(sizes[2:]) < 100) == again
+        assert (max(sizes) < len(text) * 0.7) == (compression is not None)
+        client.close()
+
+    @pytest.mark.parametrize(("level", "mem_level"), [(1, 5), (9, 1), (9, 9)])
+    def test_compression_is_set_as_said(self, level: int, mem_level: int) -> None:
+        server, client = pair(compression=Compression(level=level, mem_level=mem_level, threshold=100))
+        text = "".join(str(number) for number in range(2000))
+        for sender, receiver in [(server, client), (client, server)]:
+            mask = 4 if sender is client else 0
+            sender.send("x" * 99)
+            assert receiver.receive(timeout=PATIENCE) == "x" * 99
+            assert sender.bytes_sent == 2 + mask + 99
+            sender.send(text)
+            assert receiver.receive(timeout=PATIENCE) == text
+            deflater = Deflater(level, 12, mem_level, no_context_takeover=False)
+            payload = len(deflater.deflate(text.encode()))
+            assert receiver.bytes_received == 2 + mask + 99 + 4 + mask + payload
+        client.close()
+
+    @pytest.mark.parametrize("option", [{"max_queue": 3}, {"max_queue_bytes": 3}])
+    def test_queue(self, option: Any) -> None:
+        server, client = pair(**option)
+        for _ in range(100):
+            client.send("x")
+        wait_until(lambda: server.reading_paused)
+        assert server.messages_received < 100
+        for _ in range(100):
+            assert server.receive(timeout=PATIENCE) == "x"
+        client.close()
+
+    def test_write_limit_and_write_timeout(self) -> None:
+        server, client = pair(max_queue=1, write_limit=10, write_timeout=0.05)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                client.send("x" * 1000)
+        assert client.write_timed_out
+        server.abort()
+
+    @pytest.mark.parametrize(("what", "closed"), [("close", True), ("skip", False)])
+    def test_slow_consumer(self, what: str, closed: bool) -> None:
+        server, client = pair(max_queue=1, write_limit=10, slow_consumer=what)
+        while not client.times_slow:
+            broadcast([client], "x" * 1000)
+        assert client.closed == closed
+        client.abort()
+        server.abort()
+
+    def test_close_timeout(self) -> None:
+        server, client = pair(max_queue=1, close_timeout=0.01)
+        for _ in range(3):
+            client.send("x")
+        wait_until(lambda: server.reading_paused)
+        client.close()
+        assert client.close_code == 1006
+        server.abort()
+
+    def test_ping_interval(self) -> None:
+        server, client = pair(ping_interval=0.01)
+        wait_until(lambda: server.latency is not None and client.latency is not None)
+        client.close()
+
+    def test_ping_timeout(self) -> None:
+        server, client = pair(max_queue=1, ping_interval=0.01, ping_timeout=0.01)
+        for _ in range(3):
+            client.send("x")
+        # The server does not read the Ping, as nobody takes its messages.
+        assert client.wait_closed(PATIENCE)
+        assert "ping_timeout" in str(client.close_error)
+        server.abort()
+
+    #: What the tests above are about.
+    COUNT = frozenset({
+        "close_timeout", "compression", "max_fragments", "max_message_size", "max_queue", "max_queue_bytes",
+        "ping_interval", "ping_timeout", "rate_limit", "slow_consumer", "write_limit", "write_timeout",
+    })  # fmt: skip
+
+    @pytest.mark.parametrize("name", sorted(OPTION_NAMES - COUNT))
+    def test_what_means_nothing_is_refused(self, name: str) -> None:
+        with pytest.raises(TypeError, match=rf"^pair\(\) has no option '{name}': "):
+            pair(**{name: getattr(Options(), name)})
+
+
+class TestOptionsOfTheClient:
+    #: What the other tests are about, here and of a pair.
+    COUNT = TestOptionsOfAPair.COUNT | {"open_timeout", "subprotocols"}
+
+    @pytest.mark.parametrize("name", sorted(OPTION_NAMES - COUNT))
+    def test_what_means_nothing_is_refused(self, name: str) -> None:
+        with Client(WebSocketMiddleware(nothing, echo)) as client, pytest.raises(TypeError) as caught:
+            client.connect(**{name: getattr(Options(), name)})
+        assert str(caught.value).startswith(f"Client.connect() has no option {name!r}: ")
+
+    def test_rate_limit(self) -> None:
+        def flood(ws: Any) -> None:
+            for _ in range(5):
+                ws.send("x")
+            with contextlib.suppress(ConnectionClosed):
+                ws.receive()
+
+        with Client(WebSocketMiddleware(nothing, flood)) as client:
+            ws = client.connect(rate_limit=RateLimit(messages=1, burst=1.0))
+            assert ws.wait_closed(PATIENCE)
+            assert ws.close_error.sent.code == 1008
+
+    def test_compression(self) -> None:
+        with Client(WebSocketMiddleware(nothing, echo, compression=Compression(window_bits=15))) as client:
+            ws = client.connect(compression=Compression(context_takeover=False, window_bits=9))
+            assert ws.extensions == FRESH_AND_SMALL
+            ws.send("hello" * 100)
+            assert ws.receive(timeout=PATIENCE) == "hello" * 100
+
+    def test_ping_interval(self) -> None:
+        with Client(WebSocketMiddleware(nothing, echo)) as client:
+            ws = client.connect(ping_interval=0.01)
+            wait_until(lambda: ws.latency is not None)
+
+    def test_subprotocols(self) -> None:
+        with Client(WebSocketMiddleware(nothing, echo, subprotocols=["chat"])) as client:
+            assert client.connect(subprotocols=["x", "chat"]).subprotocol == "chat"
+            for wrong in ("chat", lambda request, offered: "chat"):
+                with pytest.raises(TypeError, match="subprotocols takes a list of"):
+                    client.connect(subprotocols=wrong)
+
+    def test_open_timeout(self) -> None:
+        def app(environ: Any, start_response: Any) -> Any:
+            gevent.sleep(3600)
+
+        client = Client(WebSocketMiddleware(app), timeout=PATIENCE)
+        with pytest.raises(OpenTimeout, match=r"0\.01 seconds"):
+            client.connect(open_timeout=0.01)
+        client._timeout = 0.01
+        with pytest.raises(TimeoutError, match="1 handlers have not ended"):
+            client.close()
+
+    def test_answer_that_opens_nothing(self) -> None:
+        """What `connect` would not take for an open WebSocket is none here either."""
+
+        class Wrong(WebSocketMiddleware):
+            def _decide(self, environ: Any, takeover: Any) -> Any:
+                decision = super()._decide(environ, takeover)
+                decision[0].agreement = Agreement(environ["HTTP_SEC_WEBSOCKET_KEY"], "other", None)
+                return decision
+
+        with (
+            Client(Wrong(nothing, echo)) as client,
+            pytest.raises(NegotiationError, match="'other', which was not offered"),
+        ):
+            client.connect(subprotocols=["chat"])
 
 
 class TestClient:
