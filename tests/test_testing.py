@@ -202,12 +202,12 @@ class TestOptionsOfAPair:
         server.abort()
 
     def test_ping_interval(self) -> None:
-        server, client = pair(ping_interval=0.01)
+        server, client = pair(ping_interval=0.05)
         wait_until(lambda: server.latency is not None and client.latency is not None)
         client.close()
 
     def test_ping_timeout(self) -> None:
-        server, client = pair(max_queue=1, ping_interval=0.01, ping_timeout=0.01)
+        server, client = pair(max_queue=1, ping_interval=0.05, ping_timeout=0.05)
         for _ in range(3):
             client.send("x")
         # The server does not read the Ping, as nobody takes its messages.
@@ -258,7 +258,7 @@ class TestOptionsOfTheClient:
 
     def test_ping_interval(self) -> None:
         with Client(WebSocketMiddleware(nothing, echo)) as client:
-            ws = client.connect(ping_interval=0.01)
+            ws = client.connect(ping_interval=0.05)
             wait_until(lambda: ws.latency is not None)
 
     def test_subprotocols(self) -> None:
