@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,28 @@ class TestBars:
         assert f"| T-X | does it | {cell} | **{cell}** |" in text
         assert "| | below all bars | 1 of 1 | 0 of 1 |" in text
         assert "- other, T-X: open" in text
+
+    def test_rows_that_are_taken_again_replace_those_of_before(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("T-A", "T-B", "T-C"):
+            tried = attack.Attack(name, "does it", lambda _: attack.Outcome(""))
+            monkeypatch.setitem(attack.ATTACKS, name, tried)
+
+        def save(**answers: str) -> None:
+            rows = [
+                types.SimpleNamespace(
+                    attack=attack.ATTACKS[f"T-{name}"], outcome=attack.Outcome(answer), wrong=[]
+                )
+                for name, answer in answers.items()
+            ]
+            attack_table.save(tmp_path, "geventws", rows, {"machine": "two CPUs"})
+
+        save(C="1009", A="1009")
+        save(B="1002", C="1002")
+        rows = json.loads((tmp_path / "attacks-geventws.json").read_text())["rows"]
+        assert [row["name"] for row in rows] == ["T-A", "T-B", "T-C"]
+        assert [row["outcome"]["answer"] for row in rows] == ["1009", "1002", "1002"]
 
     def test_the_readme_has_some_rows_of_the_document(self) -> None:
         short = attack_table.shorten((ROOT / "docs/attacks.md").read_text(encoding="utf-8"))

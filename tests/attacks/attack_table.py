@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attack import ATTACKS
 from target import KINDS, MIB
 
 __all__ = ["render", "save", "shorten", "write", "write_short"]
@@ -22,18 +23,19 @@ SHORT = (
 
 
 def save(directory: Path, name: str, rows: list[Any], versions: dict[str, str]) -> None:
-    """Keep what one server did, for a table to be made later."""
-    found = [
-        {
+    """Keep what one server did, for a table to be made later: these rows, and others from before."""
+    path = directory / f"attacks-{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    found = {row["name"]: row for row in before}
+    for row in rows:
+        found[row.attack.name] = {
             "name": row.attack.name,
             "what": row.attack.what,
             "outcome": None if row.outcome is None else dataclasses.asdict(row.outcome),
             "wrong": row.wrong,
         }
-        for row in rows
-    ]
-    text = json.dumps({"rows": found, "versions": versions}, indent=1)
-    (directory / f"attacks-{name}.json").write_text(text, encoding="utf-8")
+    kept = [found[name] for name in ATTACKS if name in found]
+    path.write_text(json.dumps({"rows": kept, "versions": versions}, indent=1), encoding="utf-8")
 
 
 def cell(row: dict[str, Any]) -> str:
@@ -62,7 +64,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
         "|---|---|" + "---|" * len(names),
     ]
     for row in results[names[0]]["rows"]:
-        cells = [cell(rows[name][row["name"]]) for name in names]
+        cells = [cell(rows[name][row["name"]]) if row["name"] in rows[name] else "" for name in names]
         lines.append(f"| {row['name']} | {row['what']} | " + " | ".join(cells) + " |")
     held = []
     for name in names:

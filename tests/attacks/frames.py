@@ -249,7 +249,7 @@ def _bfinal(target: Target) -> Outcome:
     return outcome
 
 
-@attack("T-Z10", "messages of 16 final blocks each, 1 MiB of frames", needs="deflate", cpu=1.0)
+@attack("T-Z10", "messages of 16 final blocks each, 1 MiB of frames", needs="deflate", cpu=2.0)
 def _final_blocks(target: Target) -> Outcome:
     """A stream of zlib ends and another one begins behind each block: much work for few bytes."""
     message = frame(0xC2, b"\x03\x00" * 16 + b"\0")

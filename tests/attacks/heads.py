@@ -148,7 +148,7 @@ PATHOLOGICAL = [
 ]
 
 
-@attack("T-HS5", "list headers that make careless parsers slow, 260 requests", cpu=2.0)
+@attack("T-HS5", "list headers that make careless parsers slow, 260 requests", cpu=2.5)
 def _quadratic(target: Target) -> Outcome:
     found: set[int] = set()
     sent = 0

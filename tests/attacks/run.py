@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         "--crowd", action="store_true", help="500 clients beside 100 attackers, and nothing else"
     )
     parser.add_argument(
-        "--write", type=Path, help="write the table of all that was run whole, and README.md's"
+        "--write", type=Path, help="write the table of all that was run in --work, and README.md's"
     )
     parser.add_argument("--work", type=Path, default=ROOT / ".tox" / "attacks-work", help="for environments")
     arguments = parser.parse_args(argv)
@@ -207,9 +207,8 @@ def main(argv: list[str] | None = None) -> int:
     if "geventws" in results and not failures:
         print(f"\nPASSED: geventws is below every bar, {len(results['geventws'])} attacks")
     for name, rows in results.items():
-        if not arguments.attack:
-            versions = environment.versions(interpreters[name], list(KINDS[name].packages))
-            attack_table.save(arguments.work, name, rows, {**versions, "machine": machine()})
+        versions = environment.versions(interpreters[name], list(KINDS[name].packages))
+        attack_table.save(arguments.work, name, rows, {**versions, "machine": machine()})
     if arguments.write is not None:
         attack_table.write(arguments.write, arguments.work)
         attack_table.write_short(ROOT / "README.md", arguments.write)
