@@ -201,6 +201,9 @@ def _try(uri: URI, settings: Settings, progress: Progress) -> WebSocket | Respon
             max_line=options.max_line, max_headers=options.max_headers, max_head=options.max_head
         )
         try:
+            # Whoever connects many at once sends their requests in one turn of the loop, and the server is
+            # woken once for all of them (`benchmarks/`, row "client-connect").
+            gevent.sleep(0)
             sock.sendall(asking.request())
             response = _receive_response(sock, parser, progress)
             if response.status in _REDIRECTS and settings.max_redirects and "location" in response.headers:
