@@ -148,7 +148,8 @@ class TestOptionsOfAPair:
         assert (max(sizes) < len(text) * 0.7) == (compression is not None)
         client.close()
 
-    @pytest.mark.parametrize(("level", "mem_level"), [(1, 5), (9, 1), (9, 9)])
+    # Levels that are zlib's: ISA-L may make another size of the same bytes (docs/performance.md).
+    @pytest.mark.parametrize(("level", "mem_level"), [(7, 5), (9, 1), (9, 9)])
     def test_compression_is_set_as_said(self, level: int, mem_level: int) -> None:
         server, client = pair(compression=Compression(level=level, mem_level=mem_level, threshold=100))
         text = "".join(str(number) for number in range(2000))

@@ -23,10 +23,13 @@ SHORT = (
 
 
 def save(directory: Path, name: str, rows: list[Any], versions: dict[str, str]) -> None:
-    """Keep what one server did, for a table to be made later: these rows, and others from before."""
+    """Keep what one server did, for a table to be made later.
+
+    Rows from before stay, if they are of the same day, machine and versions.
+    """
     path = directory / f"attacks-{name}.json"
-    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    found = {row["name"]: row for row in before}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"versions": None}
+    found = {row["name"]: row for row in before["rows"]} if before["versions"] == versions else {}
     for row in rows:
         found[row.attack.name] = {
             "name": row.attack.name,
