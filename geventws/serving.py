@@ -21,6 +21,7 @@ import gevent.ssl
 
 from .agreement import Agreement, agree
 from .exceptions import ConnectionClosed
+from .tlssocket import check_context
 
 if TYPE_CHECKING:
     from .options import Options
@@ -214,11 +215,10 @@ def make_tls_context(context: Any, arguments: Mapping[str, Any]) -> ssl.SSLConte
     if context is not None:
         if given:
             raise TypeError(f"give ssl_context or {', '.join(sorted(given))}, not both")
-        if not isinstance(context, ssl.SSLContext):
-            raise TypeError(f"ssl_context takes an ssl.SSLContext, not {context!r}")
+        check_context(context)
         if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ValueError("ssl_context is for clients (PROTOCOL_TLS_CLIENT): a server cannot use it")
-        return context
+        return context  # type: ignore[no-any-return]
     if not given:
         return None
     certfile, keyfile = given.get("certfile"), given.get("keyfile")

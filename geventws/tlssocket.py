@@ -1,32 +1,54 @@
-"""Making a TLS socket of a plain one, for server and client: where that fails, no descriptor stays open.
+"""Making a TLS socket of a plain one, for server and client, with whichever context the user has.
 
 A peer can be gone at any moment. gevent's constructor takes the descriptor over, then asks whether the peer
-is still there, and leaves the descriptor to the garbage collector where it learns otherwise.
+is still there, and leaves the descriptor to the garbage collector where it learns otherwise. And it counts on
+a context of gevent's, where one of the standard library does as well.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ssl
+from typing import Any
 
 import gevent.ssl
 
-if TYPE_CHECKING:
-    import ssl
+__all__ = ["check_context", "wrap_tls"]
 
-__all__ = ["wrap_tls"]
+#: Where the two `wrap_socket` are from that do what `wrap_tls` does.
+_MODULES = ("ssl", "gevent.ssl")
+
+
+def check_context(context: Any) -> None:
+    """Raise unless this is a context that `wrap_tls` can use.
+
+    Raises:
+        TypeError: it is none, or verifies certificates in a way of its own.
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context takes an ssl.SSLContext, not {context!r}")
+    # Nobody would call it: what it verifies would not be verified.
+    if type(context).wrap_socket.__module__ not in _MODULES:
+        kind = type(context)
+        raise TypeError(
+            f"ssl_context: {kind.__module__}.{kind.__qualname__} has a wrap_socket of its own, which would "
+            "block all greenlets: give a context of ssl or gevent.ssl"
+        )
 
 
 class _TLSSocket(gevent.ssl.SSLSocket):  # type: ignore[misc]
     """A TLS socket of gevent that is closed where making it fails: nobody else has it then."""
 
-    def __init__(self, *, sock: Any, **arguments: Any) -> None:
+    def __init__(self, *, sock: Any, _context: ssl.SSLContext, **arguments: Any) -> None:
         try:
-            super().__init__(sock=sock, **arguments)
+            super().__init__(sock=sock, _context=_context, **arguments)
         except BaseException:
             # Without a descriptor the other one has given it to this one.
             if sock.fileno() < 0:
                 self.close()
             raise
+        # What `sni_callback` gets. A context of gevent's finds this socket by what it gets instead.
+        if not isinstance(_context, gevent.ssl.SSLContext) and self._sslobj is not None:
+            self._sslobj.owner = self
 
 
 def wrap_tls(context: ssl.SSLContext, sock: Any, server_hostname: str | None = None) -> Any:

@@ -12,9 +12,12 @@ from typing import Any
 import gevent.socket
 import gevent.ssl
 import pytest
-from support import reset, tls_contexts
+import trustme
+from support import PATIENCE, reset, serve, tls_contexts
 
-from geventws.tlssocket import wrap_tls
+from geventws import WebSocketServer, connect
+from geventws.client.dial import default_context
+from geventws.tlssocket import check_context, wrap_tls
 
 Pair = tuple[Any, Any]
 
@@ -89,3 +92,75 @@ def test_a_socket_that_is_made_has_taken_over(pair: Pair) -> None:
         assert wrapped.fileno() == descriptor
         assert ours.fileno() == -1
     assert not is_open(descriptor)
+
+
+def by_name(kind: Any, method: str) -> tuple[Any, Any]:
+    """A server's context of this class that has two certificates; and a client's, which trusts both."""
+    authority = trustme.CA()
+    contexts = {}
+    for name in ("first.example", "second.example"):
+        contexts[name] = kind(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(contexts[name])
+
+    def choose(sock: Any, name: str, context: Any) -> None:
+        assert isinstance(sock, gevent.ssl.SSLSocket)
+        assert context is sock.context is contexts["first.example"]
+        sock.context = contexts[name]
+
+    if method == "sni_callback":
+        contexts["first.example"].sni_callback = choose
+    else:
+        contexts["first.example"].set_servername_callback(choose)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return contexts["first.example"], client
+
+
+@pytest.mark.parametrize("kind", [gevent.ssl.SSLContext, ssl.SSLContext], ids=["gevent", "standard library"])
+@pytest.mark.parametrize("method", ["sni_callback", "set_servername_callback"])
+@pytest.mark.usefixtures("no_leaks")
+def test_certificate_by_name(kind: Any, method: str) -> None:
+    context, trusting = by_name(kind, method)
+    with serve(lambda ws: ws.send("here"), ssl_context=context) as server:
+        for name in ("first.example", "second.example"):
+            uri = f"wss://127.0.0.1:{server.server_port}/"
+            with connect(uri, ssl_context=trusting, server_hostname=name, proxy=None) as ws:
+                assert ws.receive(timeout=PATIENCE) == "here"
+
+
+class OwnWrapping(ssl.SSLContext):
+    """As that of truststore, which verifies certificates when a socket is wrapped."""
+
+    def wrap_socket(self, *arguments: Any, **more: Any) -> Any:
+        raise AssertionError("nobody calls it")
+
+
+class OwnWrappingOfGevent(gevent.ssl.SSLContext):
+    def wrap_socket(self, *arguments: Any, **more: Any) -> Any:
+        raise AssertionError("nobody calls it")
+
+
+class Other(gevent.ssl.SSLContext):
+    """Its sockets are wrapped as others are."""
+
+
+class TestContextsThatCannotBeUsed:
+    @pytest.mark.parametrize("kind", [OwnWrapping, OwnWrappingOfGevent])
+    def test_one_that_wraps_in_its_own_way(self, kind: Any) -> None:
+        message = rf"{kind.__name__} has a wrap_socket of its own, .* give a context of ssl or gevent\.ssl"
+        with pytest.raises(TypeError, match=message):
+            connect("wss://127.0.0.1:1/", ssl_context=kind(ssl.PROTOCOL_TLS_CLIENT))
+        with pytest.raises(TypeError, match=message):
+            WebSocketServer(("127.0.0.1", 0), print, ssl_context=kind(ssl.PROTOCOL_TLS_SERVER))
+
+    def test_the_default_is_no_exception(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A library may put its class in the place of the standard one."""
+        context = OwnWrapping(ssl.PROTOCOL_TLS_CLIENT)
+        monkeypatch.setattr(gevent.ssl, "create_default_context", lambda: context)
+        default_context.cache_clear()
+        with pytest.raises(TypeError, match="OwnWrapping has a wrap_socket of its own"):
+            default_context()
+
+    def test_those_that_can(self) -> None:
+        for kind in (ssl.SSLContext, gevent.ssl.SSLContext, Other):
+            check_context(kind(ssl.PROTOCOL_TLS_CLIENT))

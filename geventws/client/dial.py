@@ -20,7 +20,7 @@ import gevent.ssl
 
 from ..bare import BareSocket, gevent_socket
 from ..exceptions import ConnectError, ResolveError, TLSError
-from ..tlssocket import wrap_tls
+from ..tlssocket import check_context, wrap_tls
 
 if TYPE_CHECKING:
     from ..protocol.uri import URI
@@ -240,8 +240,13 @@ def default_context() -> ssl.SSLContext:
     """Return the context for those who bring none: the system's authorities, everything verified.
 
     Made once: to read the authorities takes longer than all the rest of a connection.
+
+    Raises:
+        TypeError: contexts of this process cannot be used; see `check_context`.
     """
     context = gevent.ssl.create_default_context()
+    # Another library may have put a class of its own in the place of the standard library's.
+    check_context(context)
     context.set_alpn_protocols(["http/1.1"])
     return context  # type: ignore[no-any-return]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..options import OPTION_NAMES, SERVER_OPTIONS, Options, check_option_names
 from ..protocol.headers import Headers, is_token
+from ..tlssocket import check_context
 from .proxy import Proxy, parse_proxy
 
 if TYPE_CHECKING:
@@ -77,15 +78,14 @@ def make_settings(
     if auth is not None:
         _add(fields, "Authorization", _authorization(auth), "auth")
     if cookies is not None and not isinstance(cookies, Mapping):
-        raise TypeError(f"cookies takes a mapping of names to values, not {type(cookies).__name__}")
+        raise TypeError(f"cookies takes a mapping of names to values, not {_type(cookies)}")
     if cookies:
         _add(fields, "Cookie", "; ".join(_cookie(name, value) for name, value in cookies.items()), "cookies")
     if "user-agent" not in fields:
         version = sys.modules[__name__.partition(".")[0]].__version__
         fields.add("User-Agent", f"geventws/{version}")
     if ssl_context is not None:
-        if not isinstance(ssl_context, ssl.SSLContext):
-            raise TypeError(f"ssl_context takes an ssl.SSLContext, not {ssl_context!r}")
+        check_context(ssl_context)
         if ssl_context.protocol == ssl.PROTOCOL_TLS_SERVER:
             raise ValueError("ssl_context is for servers (PROTOCOL_TLS_SERVER): a client cannot use it")
     if server_hostname is not None and (not isinstance(server_hostname, str) or "\0" in server_hostname):
@@ -97,7 +97,8 @@ def make_settings(
     elif proxy is None:
         proxy = False
     elif proxy is not True:
-        raise TypeError(f"proxy takes a URL, True (as the environment says) or None, not {proxy!r}")
+        # Without the value, which may hold a password.
+        raise TypeError(f"proxy takes a URL, True (as the environment says) or None, not {_type(proxy)}")
     if isinstance(max_redirects, bool) or not isinstance(max_redirects, int):
         raise TypeError(f"max_redirects takes a number from 0 on, not {max_redirects!r}")
     if max_redirects < 0:
@@ -136,11 +137,13 @@ def _make_options(options: dict[str, Any]) -> Options:
         check_argument_names("connect()", options)
     if callable(options.get("subprotocols")):
         raise TypeError("subprotocols takes a list of names; a callable is for servers, which choose")
+    parts = tuple(part for option in options.items() for part in option)
     try:
-        return _shared_options(*(part for option in options.items() for part in option))
+        hash(parts)
     except TypeError:
-        # A list among them, or what is not possible: then this tells it.
+        # A list among them.
         return Options(**options)
+    return _shared_options(*parts)
 
 
 @functools.lru_cache(maxsize=16, typed=True)
@@ -189,9 +192,12 @@ def _add(fields: Headers, name: str, value: str, argument: str) -> None:
 def _authorization(auth: Any) -> str:
     """Return the value of Authorization."""
     if isinstance(auth, str):
-        # RFC 6750 section 2.1: b64token; what cannot stand in a field is refused with the other fields.
-        if not auth or not auth.isascii() or " " in auth:
-            raise ValueError("auth takes a bearer token without spaces, or (user name, password)")
+        # RFC 6750 section 2.1: b64token.
+        if not auth.isascii() or not auth.isprintable() or " " in auth or not auth:
+            raise ValueError(
+                "auth takes a bearer token of printable ASCII without spaces or an end of line "
+                "(of a file's, take token.strip()), or (user name, password)"
+            )
         return f"Bearer {auth}"
     if not isinstance(auth, tuple) or len(auth) != 2 or not all(isinstance(part, str) for part in auth):
         raise TypeError("auth takes (user name, password) for Basic, or a str, a bearer token")
@@ -204,9 +210,14 @@ def _authorization(auth: Any) -> str:
 
 def _cookie(name: Any, value: Any) -> str:
     if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"cookies takes names and values that are str, not {name!r}: {value!r}")
+        raise TypeError(f"cookies takes names and values that are str, not {_type(name)} and {_type(value)}")
     if not is_token(name) or not _COOKIE_OCTETS.issuperset(value):
         raise ValueError(
             f"cookie {name!r} has characters that no cookie has (RFC 6265 section 4.1.1): encode it"
         )
     return f"{name}={value}"
+
+
+def _type(value: Any) -> str:
+    """Return what kind of value this is, for a message about one that may be secret."""
+    return type(value).__name__

@@ -36,6 +36,11 @@ def echo(ws: WebSocket) -> None:
         ws.send(message)
 
 
+class OwnWrapping(ssl.SSLContext):
+    def wrap_socket(self, *arguments: Any, **more: Any) -> Any:
+        raise AssertionError("nobody calls it")
+
+
 def uri_of(server: Any, rest: str = "/", scheme: str = "ws") -> str:
     return f"{scheme}://127.0.0.1:{server.address[1]}{rest}"
 
@@ -318,7 +323,14 @@ class TestRequest:
             ({"auth": 5}, "auth takes"),
             ({"auth": ""}, "bearer token"),
             ({"auth": "a b"}, "bearer token"),
-            ({"auth": "a\nb"}, "Authorization"),
+            ({"auth": "a\nb"}, "bearer token"),
+            ({"auth": "SECRET\n"}, "bearer token"),
+            ({"auth": "SECR\xe9T"}, "bearer token"),
+            ({"headers": {"Authorization": "SECRET\n"}}, "control characters"),
+            ({"cookies": {"a": b"SECRET"}}, "cookies takes"),
+            ({"cookies": {b"SECRET": "a"}}, "cookies takes"),
+            ({"proxy": b"http://user:SECRET@h"}, "proxy takes a URL"),
+            ({"subprotocols": iter(["chat", 5])}, "subprotocols takes strings"),
             ({"auth": ("a:b", "c")}, "no colon"),
             ({"auth": ("a", "c\r\n")}, "control characters"),
             ({"auth": "t", "headers": {"authorization": "x"}}, "name it once"),
@@ -337,6 +349,10 @@ class TestRequest:
             ({"subprotocols": ["a b"]}, "not a token"),
             ({"ssl_context": 5}, "SSLContext"),
             ({"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, "for servers"),
+            (
+                {"ssl_context": OwnWrapping(ssl.PROTOCOL_TLS_CLIENT)},
+                "OwnWrapping has a wrap_socket of its own",
+            ),
             ({"server_hostname": 5}, "server_hostname takes"),
             ({"server_hostname": b"example.com"}, "server_hostname takes"),
             ({"server_hostname": "a\0b"}, "server_hostname takes"),
