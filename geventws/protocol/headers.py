@@ -62,18 +62,26 @@ def check_field(name: str, value: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the name of a header field is a str, not {name!r}")
     if not isinstance(value, str):
-        raise TypeError(f"the value of header field {name} is a str, not {value!r}")
+        raise TypeError(f"the value of header field {name} is a str, not {type(value).__name__}")
     if not is_token(name):
         raise ValueError(f"{name!r} is not the name of a header field (RFC 9110 section 5.6.2)")
+    # The value may be secret, and stands in no message.
     try:
         encoded = value.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f"header field {name} takes latin-1 only, not {value!r}: encode it first") from None
-    # RFC 9110 section 5.5: "A field value does not include ... leading or trailing whitespace".
-    if encoded.translate(None, _FIELD_VALUE) or encoded != encoded.strip(b" \t"):
+    except UnicodeEncodeError as error:
         raise ValueError(
-            f"header field {name} takes no control characters and no space at its ends, not {value!r}"
+            f"header field {name} takes latin-1 only: character {error.start} of {len(value)} is "
+            f"{value[error.start]!r}; encode it first"
+        ) from None
+    wrong = encoded.translate(None, _FIELD_VALUE)
+    if wrong:
+        raise ValueError(
+            f"header field {name} takes no control characters: character {value.index(chr(wrong[0]))} of "
+            f"{len(value)} is {chr(wrong[0])!r}"
         )
+    # RFC 9110 section 5.5: "A field value does not include ... leading or trailing whitespace".
+    if encoded != encoded.strip(b" \t"):
+        raise ValueError(f"header field {name} takes no space at its ends: strip() it first")
 
 
 class Headers:

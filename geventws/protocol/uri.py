@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
+import re
 import urllib.parse
 
 from ..exceptions import InvalidURI
@@ -117,13 +118,19 @@ def parse_uri(uri: str) -> URI:
 
 
 def show_uri(uri: str) -> str:
-    """Return a URI, good or not, for a message: without credentials, and without a query."""
-    text, question, _ = uri.partition("?")
-    before, at, behind = text.rpartition("@")
-    if at and not text.lower().startswith("ws+unix:"):
-        scheme, slashes, _ = before.partition("//")
-        text = f"{scheme + slashes if slashes else ''}***@{behind}"
-    return f"{text}?..." if question else text
+    """Return a URI, good or not, for a message: without credentials, query and fragment."""
+    # RFC 6749 section 4.2.2: a fragment may hold an access token.
+    mark = re.search("[?#]", uri)
+    shown, hidden = (uri, "") if mark is None else (uri[: mark.start()], uri[mark.start() :])
+    if not uri.lower().startswith("ws+unix:"):
+        scheme, slashes, rest = shown.rpartition("//")
+        _, at, behind = rest.rpartition("@")
+        if "@" in hidden and (at or ":" in rest):
+            # Perhaps a password in which that mark should have been encoded.
+            shown = f"{scheme}{slashes}***"
+        elif at:
+            shown = f"{scheme}{slashes}***@{behind}"
+    return f"{shown}{hidden[0]}..." if hidden else shown
 
 
 def unix_uri(path: str) -> str:

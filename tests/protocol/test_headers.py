@@ -93,6 +93,22 @@ class TestCheckField:
         with pytest.raises(TypeError, match="is a str"):
             check_field(name, value)
 
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            ("Bearer SECRET\n", r"control characters: character 13 of 14 is '\\n'"),
+            ("SEC\0RET\r\n", r"control characters: character 3 of 9 is '\\x00'"),
+            ("SECRET\u20ac", "latin-1 only: character 6 of 7 is '\u20ac'"),
+            (" SECRET", "no space at its ends"),
+            (b"SECRET", "is a str, not bytes"),
+        ],
+    )
+    def test_no_message_has_the_value(self, value, message):
+        with pytest.raises((TypeError, ValueError), match=message) as caught:
+            check_field("Authorization", value)
+        assert "SEC" not in str(caught.value)
+        assert "Authorization" in str(caught.value)
+
 
 class TestHeaders:
     def test_pairs_stay_in_order_and_as_spelt(self):

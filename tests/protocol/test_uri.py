@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geventws.exceptions import InvalidURI
-from geventws.protocol.uri import URI, parse_uri, split_host, unix_uri
+from geventws.protocol.uri import URI, parse_uri, show_uri, split_host, unix_uri
 
 
 class TestSplitHost:
@@ -272,3 +272,27 @@ class TestURI:
         assert f"{parsed.resource_name}{parsed.authority}".isprintable()
         assert " " not in parsed.resource_name + parsed.authority
         split_host(parsed.authority)
+
+
+class TestShowURI:
+    @pytest.mark.parametrize(
+        ("uri", "shown"),
+        [
+            ("ws://h:80/a", "ws://h:80/a"),
+            ("ws://h/a?token=SECRET", "ws://h/a?..."),
+            ("https://h/cb#access_token=SECRET", "https://h/cb#..."),
+            ("https://h/#SECRET?SECRET", "https://h/#..."),
+            ("ws://user:SECRET@h/a", "ws://***@h/a"),
+            ("ws://user:SEC@RET@h/a?SECRET", "ws://***@h/a?..."),
+            ("ws://user:SEC?RET@h/a", "ws://***?..."),
+            ("ws://user:SEC#RET@h/a", "ws://***#..."),
+            ("ws://user:SEC@RE?T@h/a", "ws://***?..."),
+            ("ws://h/a?mail=SECRET@SECRET", "ws://h/a?..."),
+            ("mailto:user:SECRET@h", "***@h"),
+            ("ws+unix:/a@b?SECRET", "ws+unix:/a@b?..."),
+            ("ws+unix:/a:/b", "ws+unix:/a:/b"),
+            ("", ""),
+        ],
+    )
+    def test_no_credentials(self, uri, shown):
+        assert show_uri(uri) == shown
