@@ -7,7 +7,7 @@ before the upgrade (`before_request`, a login) with whatever response Flask give
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Flask, Response, request
@@ -250,7 +250,11 @@ class _FlaskMiddleware(WebSocketMiddleware):
 
     def configure(self) -> None:
         """Take the options as they stand in the config now."""
-        configured = self._flask.config.get("SOCK_SERVER_OPTIONS") or {}
+        configured = self._flask.config.get("SOCK_SERVER_OPTIONS")
+        if configured is None:
+            configured = {}
+        elif not isinstance(configured, Mapping):
+            raise TypeError(f"SOCK_SERVER_OPTIONS takes a mapping of names to values, not {configured!r}")
         if configured != self._configured:
             self.options = _make_options(configured)
             self._configured = dict(configured)

@@ -294,6 +294,28 @@ class Options:
         object.__setattr__(self, name, names)
 
 
+#: What options and arguments are called in other libraries: websockets, websocket-client, aiohttp, ws, ...
+_ELSEWHERE = {
+    "additional_headers": "headers",
+    "allowed_origins": "origins",
+    "cert": "certfile",
+    "connect_timeout": "open_timeout",
+    "cors_allowed_origins": "origins",
+    "deflate": "compression",
+    "extra_headers": "headers",
+    "handshake_timeout": "open_timeout",
+    "heartbeat": "ping_interval",
+    "key": "keyfile",
+    "max_message_length": "max_message_size",
+    "max_msg_size": "max_message_size",
+    "max_payload": "max_message_size",
+    "max_size": "max_message_size",
+    "max_queue_size": "max_queue",
+    "ssl": "ssl_context",
+    "sslopt": "ssl_context",
+    "timeout": "open_timeout",
+}
+
 OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(Options))
 
 #: Options that concern servers only, and why a client has none of them.
@@ -358,7 +380,9 @@ def check_option_names(
             raise TypeError(f"{face} has no option {name!r}: {refused[name]}")
         if name not in OPTION_NAMES:
             known = sorted({*OPTION_NAMES, *others} - refused.keys())
-            similar = difflib.get_close_matches(str(name), known, 1)
+            similar = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
+            # Not less: the other one would be accepted, and do something else.
+            similar = similar or difflib.get_close_matches(str(name), known, 1, 0.8)
             hint = f"; did you mean {similar[0]!r}?" if similar else ""
             raise TypeError(f"{face} has no option {name!r}{hint}")
 

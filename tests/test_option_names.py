@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from flask import Blueprint, Flask
 from geventws import WebSocketMiddleware, WebSocketServer, compat, connect, connect_forever
 from geventws.compat.handler import WebSocketHandler as CompatHandler
 from geventws.flask import Sock
+from geventws.options import _ELSEWHERE, OPTION_NAMES
 from geventws.pywsgi import WebSocketHandler
+from geventws.serving import TLS_NAMES
 from geventws.testing import Client, pair
 
 
@@ -129,12 +132,49 @@ class TestEveryFace:
         ("WebSocketMiddleware()", "handlers", "handler"),
         ("pair()", "subprotocl", "subprotocol"),
         ("Client.connect()", "header", "headers"),
+        # What they are called in other libraries, where something else is spelt more alike.
+        ("connect()", "timeout", "open_timeout"),
+        ("connect()", "max_size", "max_message_size"),
+        ("connect()", "additional_headers", "headers"),
+        ("connect()", "extra_headers", "headers"),
+        ("connect()", "ssl", "ssl_context"),
+        ("connect()", "sslopt", "ssl_context"),
+        ("connect()", "protocols", "subprotocols"),
+        ("WebSocketServer()", "timeout", "open_timeout"),
+        ("WebSocketServer()", "max_payload", "max_message_size"),
+        ("WebSocketServer()", "allowed_origins", "origins"),
+        ("WebSocketServer()", "key", "keyfile"),
+        ("pair()", "max_size", "max_message_size"),
     ],
 )
 def test_other_arguments_are_meant_too(face: str, wrong: str, meant: str) -> None:
     with pytest.raises(TypeError) as caught:
         FACES[face](**{wrong: 1})
     assert str(caught.value) == f"{face} has no option {wrong!r}; did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize(
+    ("face", "wrong"), [("pair()", "timeout"), ("connect()", "max_time"), ("connect()", "certfile")]
+)
+def test_nothing_is_meant_that_would_do_something_else(face: str, wrong: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        FACES[face](**{wrong: 1})
+    assert str(caught.value) == f"{face} has no option {wrong!r}"
+
+
+def test_names_of_other_libraries_mean_what_there_is() -> None:
+    """So that none of them is a hint at what was renamed since."""
+    arguments = {*inspect.signature(connect).parameters, *TLS_NAMES, *OPTION_NAMES}
+    assert {*_ELSEWHERE.values()} <= arguments
+    assert not _ELSEWHERE.keys() & arguments
+
+
+@pytest.mark.parametrize("options", [["ping_interval"], "ping_interval", 5, [], ""])
+def test_no_mapping_in_flask(options: Any) -> None:
+    app = Flask("site")
+    app.config["SOCK_SERVER_OPTIONS"] = options
+    with pytest.raises(TypeError, match="SOCK_SERVER_OPTIONS takes a mapping of names to values, not "):
+        Sock(app)
 
 
 @pytest.mark.parametrize("take", OF_CLASSES.values(), ids=OF_CLASSES)
