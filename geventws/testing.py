@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import socket
 import sys
 import urllib.parse
@@ -44,15 +45,18 @@ from .protocol.headers import Headers
 from .protocol.http import Request, RequestParser, Response
 from .protocol.uri import parse_uri
 from .websocket import WebSocket
-from .wsgi.takeover import Fields, StartResponse, Takeover
+from .wsgi.takeover import Fields, StartResponse, Takeover, fields_of
 
 if TYPE_CHECKING:
     from .agreement import Agreement
 
 __all__ = ["Client", "pair"]
 
+logger = logging.getLogger("geventws")
+
 _OF_OPENING = "that is one for the opening handshake, and a pair is open from the start"
 _OF_SERVERS = "that is one for servers, and there is none"
+_OF_NETWORKS = "the application is called, and there is no network"
 _OF_READING = "the application is called, and no head of HTTP is read"
 
 #: Options that mean nothing to `pair`, and why.
@@ -66,8 +70,15 @@ _NOT_OF_PAIRS = dict.fromkeys(SERVER_OPTIONS, _OF_SERVERS) | {
     "subprotocols": "subprotocol=... says what both have agreed on",
 }
 
-#: Those that mean nothing to `Client.connect`.
-_NOT_OF_CLIENTS = SERVER_OPTIONS | dict.fromkeys(("max_head", "max_headers", "max_line"), _OF_READING)
+#: Those that mean nothing to `Client.connect`, arguments of `geventws.connect` among them.
+_NOT_OF_CLIENTS = (
+    SERVER_OPTIONS
+    | dict.fromkeys(("max_head", "max_headers", "max_line"), _OF_READING)
+    | dict.fromkeys(
+        ("max_redirects", "proxy", "server_hostname", "source_address", "ssl_context"), _OF_NETWORKS
+    )
+    | {"auth": "give Authorization in headers", "cookies": "give Cookie in headers"}
+)
 
 
 def pair(*, subprotocol: str | None = None, **options: Any) -> tuple[WebSocket, WebSocket]:
@@ -116,8 +127,7 @@ def _parse(asking: Asking) -> Request:
 
 def _response_of(agreement: Agreement, headers: Fields = ()) -> tuple[list[tuple[str, str]], Response]:
     """Return the 101: its fields, and what a client gets."""
-    head = agreement.response(headers).decode("latin-1")
-    fields = [line.partition(": ")[::2] for line in head.split("\r\n")[1:-2]]
+    fields = fields_of(agreement.response(headers))
     return fields, Response._received(101, "Switching Protocols", Headers(fields), b"")
 
 
@@ -204,30 +214,31 @@ class Client:
         return ws
 
     def _call(self, environ: dict[str, Any], takeover: _TestTakeover) -> None:
-        """Call the application as a server does."""
+        """Call the application as a server does; have `connect` know how it ends."""
         answer = _Answer()
-        body = b""
+        outcome: BaseException | None = None
         try:
             result = self._app(environ, answer.start_response)
             try:
                 body = b"".join(result)
             finally:
                 getattr(result, "close", lambda: None)()
-        except Exception as error:
             if takeover.outcome.ready():
-                raise
-            takeover.outcome.set(error)
-        finally:
-            dropped = takeover.dropped
-            takeover.socket.close()
-        if not takeover.outcome.ready():
-            if dropped:
-                takeover.outcome.set(
-                    ConnectionClosedError(None, None, None, "the application has dropped it")
-                )
+                return
+            if takeover.dropped:
+                outcome = ConnectionClosedError(None, None, None, "the application has dropped it")
             else:
                 response = answer.response(body)
-                takeover.outcome.set(InvalidStatus(f"the application answered {response.status}", response))
+                outcome = InvalidStatus(f"the application answered {response.status}", response)
+        except BaseException as error:
+            # Not an Exception: a Timeout of the application's, or what ends a greenlet.
+            if takeover.outcome.ready():
+                raise
+            outcome = error
+        finally:
+            takeover.socket.close()
+            if outcome is not None:
+                takeover.outcome.set(outcome)
 
     def close(self) -> None:
         """Close all WebSockets that are open, with 1001, and wait for the application.
@@ -235,16 +246,26 @@ class Client:
         Raises:
             TimeoutError: a handler does not end; it was killed.
         """
+        left = self._end()
+        if left:
+            raise TimeoutError(left)
+
+    def _end(self) -> str:
+        """End all handlers; return what there is to say about those that did not by themselves, or ""."""
         try:
             for ws in self._websockets:
                 ws.begin_close(1001, "the test is over")
             left = len(self._calls) - len(gevent.joinall(self._calls, timeout=self._timeout))
-            gevent.killall(self._calls)
+            gevent.killall(self._calls, block=False)
+            # One that holds on to its life is not waited for.
+            still = len(self._calls) - len(gevent.joinall(self._calls, timeout=self._timeout))
         finally:
             for ws in self._websockets:
                 ws.abort()
-        if left:
-            raise TimeoutError(f"{left} handlers have not ended within {self._timeout:g} seconds")
+        if not left:
+            return ""
+        text = f"{left} handlers have not ended within {self._timeout:g} seconds"
+        return f"{text}, and {still} cannot be killed: do they catch every exception?" if still else text
 
     def __enter__(self) -> Client:
         return self
@@ -252,7 +273,12 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        left = self._end()
+        if left and error is None:
+            raise TimeoutError(left)
+        if left:
+            # The error that the test has found is the one to be seen.
+            logger.warning("%s", left)
 
 
 class _Answer:

@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 from flask import Flask, abort, make_response
+from gevent.event import Event
 from support import PATIENCE, wait_until
 
 import geventws
@@ -357,6 +358,48 @@ class TestClient:
                 ws.receive(timeout=5)
             assert ws.close_code == 1011
             assert len(caplog.records) == 1
+
+    @pytest.mark.parametrize("kind", [gevent.Timeout, gevent.GreenletExit, SystemExit])
+    def test_exceptions_that_are_no_errors(self, kind: Any) -> None:
+        def app(environ: Any, start_response: Any) -> Any:
+            raise kind
+
+        with Client(WebSocketMiddleware(app)) as client, pytest.raises(kind):
+            client.connect()
+
+    def test_status_that_is_none(self) -> None:
+        def app(environ: Any, start_response: Any) -> Any:
+            start_response("OK", [])
+            return []
+
+        with Client(WebSocketMiddleware(app)) as client, pytest.raises(ValueError, match="'OK'"):
+            client.connect()
+
+    def test_handler_that_cannot_be_killed(self, caplog: Any) -> None:
+        released = Event()
+
+        def stubborn(ws: Any) -> None:
+            while not released.ready():
+                with contextlib.suppress(BaseException):
+                    released.wait()
+
+        app = WebSocketMiddleware(nothing, stubborn)
+        message = "1 handlers have not ended within 0.05 seconds, and 1 cannot be killed"
+        with pytest.raises(TimeoutError, match=message), Client(app, timeout=0.05) as client:
+            client.connect()
+        other = Client(app, timeout=0.05)
+        other.connect()
+        # Leaving `with` by an exception of the test's: that is the one to be seen.
+        other.__exit__(AssertionError, AssertionError(), None)
+        assert [message in record.getMessage() for record in caplog.records] == [True]
+        released.set()
+        gevent.joinall([*client._calls, *other._calls], timeout=PATIENCE, raise_error=True)
+
+    @pytest.mark.parametrize("name", ["auth", "cookies", "proxy", "ssl_context"])
+    def test_arguments_of_connect_that_mean_nothing(self, name: str) -> None:
+        with Client(WebSocketMiddleware(nothing, echo)) as client, pytest.raises(TypeError) as caught:
+            client.connect(**{name: None})
+        assert str(caught.value).startswith(f"Client.connect() has no option {name!r}: ")
 
     def test_dropped(self) -> None:
         def app(environ: Any, start_response: Any) -> Any:

@@ -26,7 +26,7 @@ from gevent.pywsgi import WSGIHandler
 from ..exceptions import WebSocketError
 from ..serving import Agreement
 
-__all__ = ["CannotTakeOver", "Takeover", "find"]
+__all__ = ["CannotTakeOver", "Takeover", "fields_of", "find"]
 
 #: Seconds and bytes that are read away behind a response that rejects, so that it arrives.
 _LINGER_SECONDS = 2.0
@@ -202,8 +202,8 @@ class Takeover:
             pass
 
 
-def _fields(head: bytes) -> list[tuple[str, str]]:
-    """Take the head of our 101 apart again: it was checked as it was put together."""
+def fields_of(head: bytes) -> list[tuple[str, str]]:
+    """Take the head of our 101 apart again, for who takes fields: it was checked as it was put together."""
     lines = head.decode("latin-1").split("\r\n")[1:-2]
     return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
@@ -242,7 +242,7 @@ class PyWSGITakeover(Takeover):
         self, start_response: StartResponse, agreement: Agreement, headers: Fields, timeout: float | None
     ) -> None:
         """See `Takeover`."""
-        fields = _fields(agreement.response(headers))
+        fields = fields_of(agreement.response(headers))
         write = start_response("101 Switching Protocols", fields)
         if not isinstance(getattr(write, "__self__", None), WSGIHandler):
             raise RuntimeError(_OUTERMOST)
@@ -286,7 +286,7 @@ class GunicornTakeover(Takeover):
         self, start_response: StartResponse, agreement: Agreement, headers: Fields, timeout: float | None
     ) -> None:
         """See `Takeover`."""
-        fields = _fields(agreement.response(headers))
+        fields = fields_of(agreement.response(headers))
         write = start_response("101 Switching Protocols", fields)
         response: Any = getattr(write, "__self__", None)
         if not hasattr(response, "force_close") or not hasattr(response, "chunked"):
@@ -326,7 +326,7 @@ class WerkzeugTakeover(Takeover):
     ) -> None:
         """See `Takeover`."""
         head = agreement.response(headers)
-        start_response("101 Switching Protocols", _fields(head))
+        start_response("101 Switching Protocols", fields_of(head))
         self.socket.settimeout(timeout)
         self.socket.sendall(head)
 
