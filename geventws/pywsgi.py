@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 
 from gevent.pywsgi import WSGIHandler
 
+from .endings import STOPPING
 from .options import check_options
 from .wsgi.middleware import WebSocketMiddleware
 from .wsgi.takeover import PyWSGITakeover
 
 __all__ = ["WebSocketHandler"]
-
-_STOPPING = "the server is stopping"
 
 
 class WebSocketHandler(WSGIHandler):  # type: ignore[misc]
@@ -101,7 +100,7 @@ class HandlerTakeover(PyWSGITakeover):
         """See `Takeover`."""
         self._house.connections.add(ws)
         if self._house.stopping:
-            ws.begin_close(1001, _STOPPING)
+            ws.begin_close(1001, STOPPING)
 
     def ended(self, ws: Any) -> None:
         """See `Takeover`."""
@@ -137,7 +136,7 @@ class _House:
     def close_all(self) -> None:
         """Send 1001 to all."""
         for ws in list(self.connections):
-            ws.begin_close(1001, _STOPPING)
+            ws.begin_close(1001, STOPPING)
 
     def wrap(self, application: Any, make: Callable[[Any], WebSocketMiddleware]) -> Any:
         """Return the application with WebSockets around it, unless it has them itself."""

@@ -221,12 +221,15 @@ class ThreadedWebSocket(WebSocket, Apart):
         if self._is_here():
             send_to_all([self], shared, compress)
         else:
-            self._asked += shared.size + 4
+            # Several threads may ask at once.
+            with self._lock:
+                self._asked += shared.size + 4
             self._tell(self._send_asked, shared, compress)
 
     def _send_asked(self, shared: Any, compress: bool | None) -> None:
         """The callback of `send_shared` in this thread's hub."""
-        self._asked -= shared.size + 4
+        with self._lock:
+            self._asked -= shared.size + 4
         send_to_all([self], shared, compress)
 
     # What its own thread alone may do
