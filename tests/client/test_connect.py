@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket as std_socket
 import ssl
 from pathlib import Path
@@ -27,6 +28,9 @@ from geventws import (
 from geventws.client.asking import shared_keepalive
 from geventws.options import Options
 from geventws.protocol.connection import Connection as Protocol
+
+# Of the package, that name is the function.
+connecting: Any = importlib.import_module("geventws.client.connect")
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -416,6 +420,29 @@ class TestClosing:
             assert list(ws) == []
             assert ws.wait_closed(PATIENCE)
             assert (ws.close_code, ws.close_reason) == (1001, "away")
+
+    def test_all_connect_before_the_first_request(self, tmp_path: Path, monkeypatch: Any) -> None:
+        """Requests that go out in one turn of the loop wake a server once."""
+        steps = []
+        dial, request = connecting._dial, connecting.Asking.request
+
+        def dial_and_tell(*arguments: Any) -> Any:
+            dialled = dial(*arguments)
+            steps.append("connected")
+            return dialled
+
+        def request_and_tell(asking: Any) -> bytes:
+            steps.append("sends")
+            return request(asking)
+
+        monkeypatch.setattr(connecting, "_dial", dial_and_tell)
+        monkeypatch.setattr(connecting.Asking, "request", request_and_tell)
+        # A Unix socket is connected at once, whatever else the machine does.
+        with scripted(lambda connection: connection.open(), unix=str(tmp_path / "socket")):
+            greenlets = [gevent.spawn(connect, f"ws+unix:{tmp_path}/socket") for _ in range(5)]
+            for ws in [greenlet.get(timeout=PATIENCE) for greenlet in greenlets]:
+                ws.abort()
+        assert steps == ["connected"] * 5 + ["sends"] * 5
 
     def test_answer_leaves_at_once(self) -> None:
         """The system does not hold it back for an end of the stream that does not come next."""
