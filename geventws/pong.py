@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from gevent.event import Event
@@ -25,7 +26,7 @@ class Pong:
         latency: the round trip in seconds, None until it came.
     """
 
-    __slots__ = ("_done", "_error", "_sent", "latency", "payload")
+    __slots__ = ("_done", "_error", "_sent", "do", "latency", "payload")
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
@@ -33,6 +34,8 @@ class Pong:
         self._sent = time.perf_counter()
         self._error: ConnectionClosed | PingTimeout | None = None
         self._done = Event()
+        #: Where a WebSocket lives in one of several threads: has that one call a function.
+        self.do: Callable[[Callable[[], float]], float] | None = None
 
     def __repr__(self) -> str:
         state = "waiting" if self.latency is None else f"{self.latency:.6f} s"
@@ -53,7 +56,12 @@ class Pong:
             TypeError, ValueError: for a timeout that is no number or negative.
         """
         check_timeout(timeout)
-        self._done.wait(timeout)
+        return self._wait(timeout) if self.do is None else self.do(lambda: self._wait(timeout))
+
+    def _wait(self, timeout: float | None) -> float:
+        # Not where it is known: another thread, which may ask when this one has gone, would get a hub by it.
+        if self.latency is None and self._error is None:
+            self._done.wait(timeout)
         if self.latency is not None:
             return self.latency
         if self._error is not None:

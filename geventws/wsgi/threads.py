@@ -47,6 +47,10 @@ def hub_of_this_thread() -> Iterator[None]:
             hub.destroy()
 
 
+def _nothing() -> None:
+    """For a watcher whose event never comes."""
+
+
 class _Call:
     """What one thread asks of another, and the outcome."""
 
@@ -94,7 +98,15 @@ class _Call:
         if self._lock is not None:
             self._lock.acquire()
         else:
-            self._switch.wait()
+            # What another thread will do keeps no loop running: a hub with nothing else alive would end, and
+            # say so here (LoopExit).
+            held = self._loop.async_()
+            held.start(_nothing)
+            try:
+                self._switch.wait()
+            finally:
+                held.stop()
+                held.close()
         if self._error is not None:
             raise self._error
         return self._result
@@ -151,6 +163,10 @@ class ThreadedWebSocket(WebSocket, Apart):
         finally:
             calls.discard(call)
 
+    def _do(self, function: Callable[[], Any]) -> Any:
+        """Call `function` in the WebSocket's own thread, whichever this is."""
+        return function() if self._is_here() else self._ask(function)
+
     def _tell(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Have the WebSocket's own thread call `function` in its hub, and do not wait."""
         with self._lock:
@@ -167,44 +183,28 @@ class ThreadedWebSocket(WebSocket, Apart):
             self._ask(lambda: WebSocket.send(self, payload, compress=compress))
 
     def send_fragments(self, fragments: Iterable[Any]) -> None:
-        if self._is_here():
-            WebSocket.send_fragments(self, fragments)
-        else:
-            self._ask(lambda: WebSocket.send_fragments(self, fragments))
+        self._do(lambda: WebSocket.send_fragments(self, fragments))
 
     def ping(self, data: Any = b"") -> Pong:
-        if self._is_here():
-            return WebSocket.ping(self, data)
-        return self._ask(lambda: WebSocket.ping(self, data))  # type: ignore[no-any-return]
+        pong: Pong = self._do(lambda: WebSocket.ping(self, data))
+        # Any thread may wait for it, too.
+        pong.do = self._do
+        return pong
 
     def discard_messages(self) -> None:
-        if self._is_here():
-            WebSocket.discard_messages(self)
-        else:
-            self._ask(lambda: WebSocket.discard_messages(self))
+        self._do(lambda: WebSocket.discard_messages(self))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        if self._is_here():
-            WebSocket.close(self, code, reason)
-        else:
-            self._ask(lambda: WebSocket.close(self, code, reason))
+        self._do(lambda: WebSocket.close(self, code, reason))
 
     def end_sending(self, code: int = 1000, reason: str = "") -> None:
-        if self._is_here():
-            WebSocket.end_sending(self, code, reason)
-        else:
-            self._ask(lambda: WebSocket.end_sending(self, code, reason))
+        self._do(lambda: WebSocket.end_sending(self, code, reason))
 
     def abort(self) -> None:
-        if self._is_here():
-            WebSocket.abort(self)
-        else:
-            self._ask(lambda: WebSocket.abort(self))
+        self._do(lambda: WebSocket.abort(self))
 
     def wait_closed(self, timeout: float | None = None) -> bool:
-        if self._is_here():
-            return WebSocket.wait_closed(self, timeout)
-        return self._ask(lambda: WebSocket.wait_closed(self, timeout))  # type: ignore[no-any-return]
+        return self._do(lambda: WebSocket.wait_closed(self, timeout))  # type: ignore[no-any-return]
 
     def begin_close(self, code: int, reason: str) -> None:
         if self._is_here():

@@ -11,12 +11,21 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent._hub_local import get_hub_if_exists
 from hosting import host_threaded, open_raw
 from support import HANDSHAKE, PATIENCE, RawClient, close, text, wait_until
 
-from geventws import ConcurrencyError, ConnectionClosed, WebSocket, WebSocketMiddleware, broadcast
+from geventws import (
+    ConcurrencyError,
+    ConnectionClosed,
+    PingTimeout,
+    Pong,
+    WebSocket,
+    WebSocketMiddleware,
+    broadcast,
+)
 from geventws.wsgi.late import LateWebSocket
-from geventws.wsgi.threads import ThreadedWebSocket
+from geventws.wsgi.threads import ThreadedWebSocket, hub_of_this_thread
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -106,6 +115,103 @@ def test_handlers_send_to_each_other_without_a_deadlock() -> None:
             client.send(close(1000))
             client.expect_close(1000)
             client.close()
+
+
+def with_a_hub(function: Callable[[], Any]) -> Callable[[], Any]:
+    """The same, in a thread that has a hub in which nothing else is alive; the hub goes with it."""
+
+    def call() -> Any:
+        with hub_of_this_thread():
+            gevent.get_hub()
+            return function()
+
+    return call
+
+
+def test_every_verb_from_a_thread_whose_hub_has_nothing_else() -> None:
+    """Who waits for another thread is not in a deadlock."""
+    room = Room()
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server:
+        with RawClient.connect(server.address) as client:
+            wait_until(lambda: room.members)
+            ws = room.members[0]
+            assert in_thread(with_a_hub(lambda: ws.send("one"))) is None
+            assert in_thread(with_a_hub(lambda: ws.send_fragments(["two"]))) is None
+            client.expect(0x81, b"one")
+            client.expect(0x01, b"two")
+            client.expect(0x80, b"")
+            assert isinstance(in_thread(with_a_hub(lambda: ws.send(None))), TypeError)
+            assert in_thread(with_a_hub(lambda: ws.wait_closed(0.01))) is False
+            # More than one call of one thread at a time.
+            both = with_a_hub(lambda: gevent.joinall([gevent.spawn(ws.wait_closed, 0.01) for _ in range(2)]))
+            assert [greenlet.value for greenlet in in_thread(both)] == [False, False]
+            # The first one is given up, and nothing is left behind that would wake the second.
+            timed = with_a_hub(lambda: (gevent.with_timeout(0.01, ws.wait_closed, timeout_value="over"),
+                                        ws.wait_closed(0.01)))  # fmt: skip
+            assert in_thread(timed) == ("over", False)
+            assert isinstance(in_thread(with_a_hub(lambda: ws.ping(b"p").wait(0.01))), PingTimeout)
+            client.expect(0x89, b"p")
+            assert in_thread(with_a_hub(ws.abort)) is None
+            client.expect_end()
+
+
+def test_others_are_told_that_one_has_left() -> None:
+    """What its own thread does when its WebSocket is over: nothing is alive in that hub then."""
+    members: set[Any] = set()
+    told: list[Any] = []
+
+    def chat(ws: Any) -> None:
+        members.add(ws)
+        try:
+            for _ in ws:
+                pass
+        finally:
+            members.discard(ws)
+            for other in list(members):
+                try:
+                    told.append(other.send("one has left"))
+                except BaseException as error:
+                    told.append(error)
+
+    with host_threaded(WebSocketMiddleware(nothing, chat)) as server:
+        with RawClient.connect(server.address) as client, RawClient.connect(server.address) as other:
+            wait_until(lambda: len(members) == 2)
+            client.send(close(1000))
+            client.expect_close(1000)
+            other.expect(0x81, b"one has left")
+            wait_until(lambda: told)
+            assert told == [None]
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_pong_is_waited_for_in_any_thread(timeout: float | None) -> None:
+    room = Room()
+
+    def wait(pong: Any) -> Any:
+        return pong.wait(timeout), get_hub_if_exists()
+
+    with host_threaded(WebSocketMiddleware(nothing, room)) as server:
+        with RawClient.connect(server.address) as client:
+            wait_until(lambda: room.members)
+            ws = room.members[0]
+            pong = in_thread(lambda: ws.ping(b"p"))
+            assert isinstance(pong, Pong)
+            waiting = threading.Thread(target=lambda: results.append(wait(pong)))
+            results: list[Any] = []
+            waiting.start()
+            client.expect(0x89, b"p")
+            client.send(b"\x8a\x81\0\0\0\0p")
+            wait_until(lambda: results)
+            waiting.join(PATIENCE)
+            # And no hub was made for it, which nobody would destroy.
+            assert results == [(pong.latency, None)]
+            late = in_thread(lambda: ws.ping(b"q"))
+            client.expect(0x89, b"q")
+            assert isinstance(in_thread(lambda: late.wait(0.01)), PingTimeout)
+            client.send(close(1000))
+            client.expect_close(1000)
+            assert isinstance(in_thread(lambda: late.wait(timeout)), ConnectionClosed)
+            assert in_thread(lambda: wait(pong)) == (pong.latency, None)
 
 
 def test_every_verb_from_a_thread_without_a_hub() -> None:
