@@ -293,7 +293,8 @@ def select_subprotocol(
     if callable(subprotocols):
         chosen = subprotocols(request, offered)
         if chosen is not None and chosen not in unique:
-            raise ValueError(f"subprotocols chose {chosen!r}, which the client has not offered: {offered!r}")
+            # Not what was offered: that may be somebody's credentials.
+            raise ValueError(f"subprotocols chose {chosen!r}, which is none of the {len(offered)} offered")
         return chosen
     return next((subprotocol for subprotocol in subprotocols if subprotocol in unique), None)
 

@@ -217,8 +217,12 @@ def parse_token_list(values: Iterable[str], name: str = "") -> list[str]:
     tokens = list(_elements(values, name or "list"))
     for token in tokens:
         if not is_token(token):
+            # Among the subprotocols it may be somebody's credentials.
+            wrong = next(character for character in token if not is_token(character))
             raise InvalidHeader(
-                f"{name or 'list'} has {token!r}, which is not a token", name, ", ".join(values)
+                f"{name or 'list'} has an element with {wrong!r}, which is not a token",
+                name,
+                ", ".join(values),
             )
     return tokens
 

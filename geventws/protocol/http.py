@@ -19,7 +19,7 @@ import httptools
 from ..exceptions import InvalidHeader, InvalidMessage, InvalidMethod
 from .headers import Headers, check_field, is_token
 from .heads import Fields, HeadReader
-from .uri import split_host
+from .uri import show_uri, split_host
 
 __all__ = ["Request", "RequestParser", "Response", "ResponseParser", "reason_phrase"]
 
@@ -89,7 +89,7 @@ class Request:
 
     def __repr__(self) -> str:
         # The target comes from the peer: repr() leaves no control character for a terminal or log.
-        return f"<{type(self).__name__} {self.method} {self.target!r}>"
+        return f"<{type(self).__name__} {self.method} {show_uri(self.target)!r}>"
 
 
 def _split_absolute(target: str) -> tuple[str, str, str]:
@@ -289,7 +289,8 @@ def _parse_request(head: bytes) -> Request:
             )
         raise InvalidMessage(f"request line ends with {version!r}, not HTTP/1.1")
     if target.translate(None, _VISIBLE) or b"#" in target:
-        raise InvalidMessage(f"request target {target!r} has characters that it cannot have")
+        shown = show_uri(target.decode("latin-1"))
+        raise InvalidMessage(f"request target {shown!r} has characters that it cannot have")
     # RFC 9112 section 2.2: no bare CR. llhttp passes over each one in front of the method.
     if method != "GET" and not is_token(method):
         raise InvalidMessage(f"method {method!r} is not a token")
@@ -330,12 +331,12 @@ def _check_routing(request: Request) -> None:
         return
     scheme, authority, _ = _split_absolute(target)
     if scheme not in ("http", "https"):
-        raise InvalidMessage(f"request target {target!r} is neither a path nor an http URI")
+        raise InvalidMessage(f"request target {show_uri(target)!r} is neither a path nor an http URI")
     try:
         # RFC 9110 section 4.2.4: userinfo in a target is "treated as an error"; split_host does.
         split_host(authority)
     except ValueError as error:
-        raise InvalidMessage(f"request target {target!r} has no valid host: {error}") from None
+        raise InvalidMessage(f"request target {show_uri(target)!r} has no valid host: {error}") from None
 
 
 def _check_framing(headers: Headers) -> None:

@@ -24,6 +24,10 @@ _REG_NAME = b"-._~!$&'()*+;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP
 _PATH_SAFE = "!$%&'()*+,-./:;=?@_~[]|^`{}\"<>\\"
 
 
+# RFC 3986 section 3.1, and without the colon where only what stands behind it was asked for.
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//")
+
+
 def split_host(authority: str) -> tuple[str, int | None]:
     """Take host[:port] apart, as in Host (RFC 9110 section 7.2) and Origin (RFC 6454 section 6.2).
 
@@ -44,19 +48,21 @@ def _split_host(authority: str) -> tuple[str, int | None]:
         host, bracket, rest = authority[1:].partition("]")
         # A zone ("%eth0") means something on one machine only.
         if not bracket or "%" in host or (rest and rest[0] != ":"):
-            raise ValueError(f"{authority!r} is not a host with an optional port")
+            raise ValueError(f"{show_uri(authority)!r} is not a host with an optional port")
         host = str(ipaddress.IPv6Address(host))
         port = rest[1:]
     else:
         host, _, port = authority.partition(":")
         if host == "" or not host.isascii() or host.encode("ascii").translate(None, _REG_NAME):
-            raise ValueError(f"{authority!r} is not a host with an optional port")
+            raise ValueError(f"{show_uri(authority)!r} is not a host with an optional port")
         host = host.lower()
     if port == "":
         return host, None
     # isdigit() alone takes the digits of other scripts, int() signs and underscores.
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
-        raise ValueError(f"{port!r} is not a port number")
+        # It may be a password that has no host behind it.
+        shown = repr(port) if port.isdigit() else "what stands behind the colon"
+        raise ValueError(f"{shown} is not a port number")
     return host, int(port)
 
 
@@ -82,8 +88,8 @@ class URI:
     host: str
     port: int
     path: str = "/"
-    query: str = ""
-    userinfo: tuple[str, str] | None = None
+    query: str = dataclasses.field(default="", repr=False)
+    userinfo: tuple[str, str] | None = dataclasses.field(default=None, repr=False)
     unix_path: str | None = None
 
     @property
@@ -111,25 +117,28 @@ def parse_uri(uri: str) -> URI:
         InvalidURI: with what is wrong.
     """
     if not isinstance(uri, str):
-        raise TypeError(f"a URI is a str, not {uri!r}")
+        raise TypeError(f"a URI is a str, not {type(uri).__name__}")
     # Who asks the same server again and again mostly asks it the same. What may hold credentials is not
     # remembered.
     return _parse_uri(uri) if "@" in uri or "?" in uri or len(uri) > 255 else _parse_known_uri(uri)
 
 
 def show_uri(uri: str) -> str:
-    """Return a URI, good or not, for a message: without credentials, query and fragment."""
+    """Return a URI or a request target, good or not, for a message: no credentials, query and fragment."""
     # RFC 6749 section 4.2.2: a fragment may hold an access token.
     mark = re.search("[?#]", uri)
     shown, hidden = (uri, "") if mark is None else (uri[: mark.start()], uri[mark.start() :])
-    if not uri.lower().startswith("ws+unix:"):
-        scheme, slashes, rest = shown.rpartition("//")
+    # A path, and that of a Unix socket, have no credentials in front.
+    if not re.match(r"/(?!/)|ws\+unix:", uri, re.IGNORECASE):
+        scheme = _SCHEME.match(shown)
+        start = scheme[0] if scheme else ""
+        rest = shown[len(start) :]
         _, at, behind = rest.rpartition("@")
         if "@" in hidden and (at or ":" in rest):
             # Perhaps a password in which that mark should have been encoded.
-            shown = f"{scheme}{slashes}***"
+            shown = f"{start}***"
         elif at:
-            shown = f"{scheme}{slashes}***@{behind}"
+            shown = f"{start}***@{behind}"
     return f"{shown}{hidden[0]}..." if hidden else shown
 
 

@@ -223,7 +223,10 @@ class Terms:
         offered = parse_token_list(self.request.headers.get_all(name), name)
         # RFC 6455 section 4.1: a client fails a connection with a subprotocol that it did not ask for.
         if subprotocol not in offered:
-            raise ValueError(f"subprotocol {subprotocol!r} was not offered; the client offers {offered!r}")
+            # Not what was offered: that may be somebody's credentials.
+            raise ValueError(
+                f"subprotocol {subprotocol!r} is none of the {len(offered)} that the client offers"
+            )
         agreement = self.agreement
         return type(agreement)(agreement.key, subprotocol, agreement.deflate)
 

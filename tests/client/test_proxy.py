@@ -291,6 +291,8 @@ class TestParse:
             "http://a:secret/x@h",
             "http://a:80/secret@h",
             "a:secret://x@h",
+            "http://a:secret",
+            "http://a:secret:80",
             "http://h:0",
         ],
     )

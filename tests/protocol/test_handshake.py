@@ -541,7 +541,7 @@ class TestSubprotocol:
 
     @pytest.mark.parametrize("chosen", ["c", "A", "", "a, b", 1, b"a"])
     def test_callable_that_chooses_what_was_not_offered(self, chosen):
-        with pytest.raises(ValueError, match="has not offered"):
+        with pytest.raises(ValueError, match=r"which is none of the 2 offered$"):
             select_subprotocol(make((self.NAME, "a, b")), lambda request, offered: chosen)
 
 

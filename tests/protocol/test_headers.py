@@ -223,6 +223,13 @@ class TestTokenList:
         assert caught.value.name == "Connection"
         assert caught.value.value == ", ".join(values)
 
+    def test_message_has_the_character_alone(self):
+        """Browsers' programs put credentials among the subprotocols."""
+        with pytest.raises(InvalidHeader) as caught:
+            parse_token_list(["bearer, SECRET@RET"], "Sec-WebSocket-Protocol")
+        assert "Sec-WebSocket-Protocol has an element with '@', which is not a token" in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+
     @given(st.lists(tokens, max_size=5), st.sampled_from([",", ", ", " ,\t", ",,"]))
     def test_round_trip(self, names, separator):
         assert parse_token_list([separator.join(names)]) == names

@@ -82,6 +82,22 @@ class TestRequest:
     def test_repr_escapes(self):
         assert repr(Request("GET", "/\x1b[31m")) == r"<Request GET '/\x1b[31m'>"
 
+    @pytest.mark.parametrize(
+        ("target", "shown"),
+        [
+            ("/a@b?token=SECRET\xe9", "'/a@b?...'"),
+            ("/a#SECRET", "'/a#...'"),
+            ("ws://x/a?token=SECRET", "'ws://x/a?...'"),
+            ("http://u:SECRET@x/a", "'http://***@x/a'"),
+        ],
+    )
+    def test_no_query_and_no_credentials_are_shown(self, target, shown):
+        assert repr(Request("GET", target)) == f"<Request GET {shown}>"
+        with pytest.raises(InvalidMessage) as caught:
+            parse(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode("latin-1"))
+        assert shown in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+
 
 class TestRequestHead:
     def test_fields(self):

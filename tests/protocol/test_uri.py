@@ -289,6 +289,12 @@ class TestShowURI:
             ("ws://user:SEC@RE?T@h/a", "ws://***?..."),
             ("ws://h/a?mail=SECRET@SECRET", "ws://h/a?..."),
             ("mailto:user:SECRET@h", "***@h"),
+            ("https://user:SECRET@h/a//b", "https://***@h/a//b"),
+            ("ws://user:SE//CRET@h/", "ws://***@h/"),
+            ("wss//user:SECRET@h", "***@h"),
+            ("//user:SECRET@h/a", "//***@h/a"),
+            ("user:SE//CRET@h", "***@h"),
+            ("/a@b/c?token=SECRET", "/a@b/c?..."),
             ("ws+unix:/a@b?SECRET", "ws+unix:/a@b?..."),
             ("ws+unix:/a:/b", "ws+unix:/a:/b"),
             ("", ""),
@@ -296,3 +302,12 @@ class TestShowURI:
     )
     def test_no_credentials(self, uri, shown):
         assert show_uri(uri) == shown
+
+    def test_in_no_representation_and_no_message(self):
+        assert "SECRET" not in repr(parse_uri("ws://user:SECRET@h/a?token=SECRET"))
+        with pytest.raises(TypeError, match="a URI is a str, not bytes"):
+            parse_uri(b"ws://user:SECRET@h")
+        for authority in ("user:SECRET", "SECRET@h", "user:SECRET@h"):
+            with pytest.raises(ValueError, match=r"is not a (port number|host)") as caught:
+                split_host(authority)
+            assert "SECRET" not in str(caught.value)

@@ -541,7 +541,7 @@ class TestTheEndOfAnAcceptedOne:
 class TestAccept:
     def test_headers_subprotocol_and_twice(self) -> None:
         def use(ws: Any) -> None:
-            with pytest.raises(ValueError, match="'third' was not offered"):
+            with pytest.raises(ValueError, match="'third' is none of the 2 that the client offers"):
                 ws.accept("third")
             with pytest.raises(ValueError, match="belongs to the handshake"):
                 ws.accept(headers={"Upgrade": "h2c"})
