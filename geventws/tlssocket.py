@@ -7,15 +7,18 @@ a context of gevent's, where one of the standard library does as well.
 
 from __future__ import annotations
 
-import ssl
-from typing import Any
+import _ssl
+from typing import TYPE_CHECKING, Any
 
 import gevent.ssl
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["check_context", "wrap_tls"]
 
 #: Where the two `wrap_socket` are from that do what `wrap_tls` does.
-_MODULES = ("ssl", "gevent.ssl")
+_MODULES = frozenset({"ssl", "gevent.ssl"})
 
 
 def check_context(context: Any) -> None:
@@ -24,11 +27,13 @@ def check_context(context: Any) -> None:
     Raises:
         TypeError: it is none, or verifies certificates in a way of its own.
     """
-    if not isinstance(context, ssl.SSLContext):
+    # Not ssl.SSLContext: that name is given to another class where a process is patched.
+    if not isinstance(context, _ssl._SSLContext):
         raise TypeError(f"ssl_context takes an ssl.SSLContext, not {context!r}")
+    kind = type(context)
+    wrapping = [vars(base)["wrap_socket"].__module__ for base in kind.__mro__ if "wrap_socket" in vars(base)]
     # Nobody would call it: what it verifies would not be verified.
-    if type(context).wrap_socket.__module__ not in _MODULES:
-        kind = type(context)
+    if not {*wrapping} <= _MODULES:
         raise TypeError(
             f"ssl_context: {kind.__module__}.{kind.__qualname__} has a wrap_socket of its own, which would "
             "block all greenlets: give a context of ssl or gevent.ssl"

@@ -164,3 +164,19 @@ class TestContextsThatCannotBeUsed:
     def test_those_that_can(self) -> None:
         for kind in (ssl.SSLContext, gevent.ssl.SSLContext, Other):
             check_context(kind(ssl.PROTOCOL_TLS_CLIENT))
+
+    @pytest.mark.parametrize("patched", [gevent.ssl.SSLContext, OwnWrapping], ids=["gevent", "own"])
+    def test_those_made_before_the_name_was_given_to_another_class(
+        self, patched: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        contexts = [kind(ssl.PROTOCOL_TLS_CLIENT) for kind in (ssl.SSLContext, gevent.ssl.SSLContext, Other)]
+        monkeypatch.setattr(ssl, "SSLContext", patched)
+        for context in contexts:
+            check_context(context)
+
+    def test_a_class_of_gevent_over_one_that_cannot(self) -> None:
+        class Over(OwnWrapping):
+            wrap_socket = gevent.ssl.SSLContext.wrap_socket
+
+        with pytest.raises(TypeError, match="has a wrap_socket of its own"):
+            check_context(Over(ssl.PROTOCOL_TLS_CLIENT))
