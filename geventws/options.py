@@ -384,6 +384,9 @@ def check_option_names(
             # Not less: the other one would be accepted, and do something else.
             similar = similar or difflib.get_close_matches(str(name), known, 1, 0.8)
             hint = f"; did you mean {similar[0]!r}?" if similar else ""
+            if name == "timeout" and similar:
+                # In websocket-client it is both.
+                hint += " receive() takes a timeout of its own"
             raise TypeError(f"{face} has no option {name!r}{hint}")
 
 

@@ -133,14 +133,12 @@ class TestEveryFace:
         ("pair()", "subprotocl", "subprotocol"),
         ("Client.connect()", "header", "headers"),
         # What they are called in other libraries, where something else is spelt more alike.
-        ("connect()", "timeout", "open_timeout"),
         ("connect()", "max_size", "max_message_size"),
         ("connect()", "additional_headers", "headers"),
         ("connect()", "extra_headers", "headers"),
         ("connect()", "ssl", "ssl_context"),
         ("connect()", "sslopt", "ssl_context"),
         ("connect()", "protocols", "subprotocols"),
-        ("WebSocketServer()", "timeout", "open_timeout"),
         ("WebSocketServer()", "max_payload", "max_message_size"),
         ("WebSocketServer()", "allowed_origins", "origins"),
         ("WebSocketServer()", "key", "keyfile"),
@@ -151,6 +149,15 @@ def test_other_arguments_are_meant_too(face: str, wrong: str, meant: str) -> Non
     with pytest.raises(TypeError) as caught:
         FACES[face](**{wrong: 1})
     assert str(caught.value) == f"{face} has no option {wrong!r}; did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize("face", ["connect()", "connect_forever()", "WebSocketServer()", "Client.connect()"])
+def test_timeout_may_be_another(face: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        FACES[face](timeout=1)
+    assert str(caught.value) == (
+        f"{face} has no option 'timeout'; did you mean 'open_timeout'? receive() takes a timeout of its own"
+    )
 
 
 @pytest.mark.parametrize(

@@ -140,10 +140,11 @@ def _make_options(options: dict[str, Any]) -> Options:
     parts = tuple(part for option in options.items() for part in option)
     try:
         hash(parts)
+        shared = True
     except TypeError:
         # A list among them.
-        return Options(**options)
-    return _shared_options(*parts)
+        shared = False
+    return _shared_options(*parts) if shared else Options(**options)
 
 
 @functools.lru_cache(maxsize=16, typed=True)
