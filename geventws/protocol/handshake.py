@@ -276,7 +276,7 @@ def select_subprotocol(
 
     Raises:
         InvalidHeader: 400, if the offer is malformed or names one twice.
-        ValueError: if the callable gives something else; an error of ours, not of the client.
+        ValueError: if the callable gives something else, an error of ours; what was offered may be secret.
     """
     name = "Sec-WebSocket-Protocol"
     values = request.headers.get_all(name)
@@ -293,7 +293,6 @@ def select_subprotocol(
     if callable(subprotocols):
         chosen = subprotocols(request, offered)
         if chosen is not None and chosen not in unique:
-            # Not what was offered: that may be somebody's credentials.
             raise ValueError(f"subprotocols chose {chosen!r}, which is none of the {len(offered)} offered")
         return chosen
     return next((subprotocol for subprotocol in subprotocols if subprotocol in unique), None)
