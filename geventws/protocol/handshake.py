@@ -276,7 +276,7 @@ def select_subprotocol(
 
     Raises:
         InvalidHeader: 400, if the offer is malformed or names one twice.
-        ValueError: if the callable gives something else, an error of ours; what was offered may be secret.
+        ValueError: if the callable gives something else: an error of ours. What was offered may be secret.
     """
     name = "Sec-WebSocket-Protocol"
     values = request.headers.get_all(name)
