@@ -70,13 +70,13 @@ def check_field(name: str, value: str) -> None:
         encoded = value.encode("latin-1")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"header field {name} takes latin-1 only: character {error.start} of {len(value)} is "
+            f"header field {name} takes latin-1 only: character {error.start + 1} of {len(value)} is "
             f"{value[error.start]!r}; encode it first"
         ) from None
     wrong = encoded.translate(None, _FIELD_VALUE)
     if wrong:
         raise ValueError(
-            f"header field {name} takes no control characters: character {value.index(chr(wrong[0]))} of "
+            f"header field {name} takes no control characters: character {encoded.index(wrong[0]) + 1} of "
             f"{len(value)} is {chr(wrong[0])!r}"
         )
     # RFC 9110 section 5.5: "A field value does not include ... leading or trailing whitespace".

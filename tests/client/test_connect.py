@@ -370,8 +370,9 @@ class TestRequest:
         self, arguments: dict[str, Any], message: str
     ) -> None:
         with scripted() as server:
-            with pytest.raises((TypeError, ValueError), match=message):
+            with pytest.raises((TypeError, ValueError), match=message) as caught:
                 connect(server.uri, **arguments)
+            assert "SECR" not in str(caught.value)
             gevent.sleep(0)
             assert server.connections == []
 

@@ -96,9 +96,9 @@ class TestCheckField:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ("Bearer SECRET\n", r"control characters: character 13 of 14 is '\\n'"),
-            ("SEC\0RET\r\n", r"control characters: character 3 of 9 is '\\x00'"),
-            ("SECRET\u20ac", "latin-1 only: character 6 of 7 is '\u20ac'"),
+            ("Bearer SECRET\n", r"control characters: character 14 of 14 is '\\n'"),
+            ("SEC\0RET\r\n", r"control characters: character 4 of 9 is '\\x00'"),
+            ("SECRET\u20ac", "latin-1 only: character 7 of 7 is '\u20ac'"),
             (" SECRET", "no space at its ends"),
             (b"SECRET", "is a str, not bytes"),
         ],
