@@ -45,7 +45,8 @@ class Pong:
         """Wait for the Pong.
 
         Args:
-            timeout: seconds; None waits as long as the connection lasts.
+            timeout: seconds; None waits as long as the connection lasts. In another thread than the
+                WebSocket's, they begin when that one turns to it.
 
         Returns:
             The round trip in seconds.
@@ -56,7 +57,10 @@ class Pong:
             TypeError, ValueError: for a timeout that is no number or negative.
         """
         check_timeout(timeout)
-        return self._wait(timeout) if self.do is None else self.do(lambda: self._wait(timeout))
+        # Its own thread may be busy: what is known is not asked there.
+        if self.do is None or self.latency is not None or self._error is not None:
+            return self._wait(timeout)
+        return self.do(lambda: self._wait(timeout))
 
     def _wait(self, timeout: float | None) -> float:
         # Not where it is known: another thread, which may ask when this one has gone, would get a hub by it.

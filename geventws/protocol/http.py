@@ -287,7 +287,8 @@ def _parse_request(head: bytes) -> Request:
             raise InvalidMessage(
                 f"HTTP version is {version[5:].decode('ascii')}, not 1.1", "http.version", 505
             )
-        raise InvalidMessage(f"request line ends with {version!r}, not HTTP/1.1")
+        # What it ends with may be a piece of the target.
+        raise InvalidMessage("request line does not end with HTTP/1.1")
     if target.translate(None, _VISIBLE) or b"#" in target:
         shown = show_uri(target.decode("latin-1"))
         raise InvalidMessage(f"request target {shown!r} has characters that it cannot have")

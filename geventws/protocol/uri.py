@@ -61,7 +61,7 @@ def _split_host(authority: str) -> tuple[str, int | None]:
     # isdigit() alone takes the digits of other scripts, int() signs and underscores.
     if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
         # It may be a password that has no host behind it.
-        shown = repr(port) if port.isdigit() else "what stands behind the colon"
+        shown = repr(port) if port.isdigit() and len(port) <= 5 else "what stands behind the colon"
         raise ValueError(f"{shown} is not a port number")
     return host, int(port)
 
@@ -129,16 +129,21 @@ def show_uri(uri: str) -> str:
     mark = re.search("[?#]", uri)
     shown, hidden = (uri, "") if mark is None else (uri[: mark.start()], uri[mark.start() :])
     # A path, and that of a Unix socket, have no credentials in front.
-    if not re.match(r"/(?!/)|ws\+unix:", uri, re.IGNORECASE):
+    is_path = shown.startswith("/") and not shown.startswith("//") and "://" not in shown
+    if not is_path and not shown.lower().startswith("ws+unix:"):
         scheme = _SCHEME.match(shown)
         start = scheme[0] if scheme else ""
         rest = shown[len(start) :]
         _, at, behind = rest.rpartition("@")
+        host, colon, port = rest.partition("/")[0].partition(":")
         if "@" in hidden and (at or ":" in rest):
             # Perhaps a password in which that mark should have been encoded.
             shown = f"{start}***"
         elif at:
             shown = f"{start}***@{behind}"
+        elif colon and not host.startswith("[") and not re.fullmatch("[0-9]{0,5}", port):
+            # Perhaps a user name and a password that have no host behind them.
+            shown = f"{start}{host}:***"
     return f"{shown}{hidden[0]}..." if hidden else shown
 
 

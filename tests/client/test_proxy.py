@@ -293,6 +293,7 @@ class TestParse:
             "a:secret://x@h",
             "http://a:secret",
             "http://a:secret:80",
+            "http://a%40b:secret",
             "http://h:0",
         ],
     )

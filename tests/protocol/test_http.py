@@ -89,6 +89,7 @@ class TestRequest:
             ("/a#SECRET", "'/a#...'"),
             ("ws://x/a?token=SECRET", "'ws://x/a?...'"),
             ("http://u:SECRET@x/a", "'http://***@x/a'"),
+            ("http://u:SECRET/a", "'http://u:***'"),
         ],
     )
     def test_no_query_and_no_credentials_are_shown(self, target, shown):

@@ -289,6 +289,14 @@ class TestShowURI:
             ("ws://user:SEC@RE?T@h/a", "ws://***?..."),
             ("ws://h/a?mail=SECRET@SECRET", "ws://h/a?..."),
             ("mailto:user:SECRET@h", "***@h"),
+            ("ws://user:SECRET", "ws://user:***"),
+            ("ws://user:SECRET:80/a?b", "ws://user:***?..."),
+            ("user:SECRET/x", "user:***"),
+            ("ws://user:20240131/", "ws://user:***"),
+            ("ws://[::1]:80/a", "ws://[::1]:80/a"),
+            ("ws://h:/a", "ws://h:/a"),
+            ("/ws://user:SECRET@h/", "***@h/"),
+            ("w\u017f+unix:user:SECRET@h", "***@h"),
             ("https://user:SECRET@h/a//b", "https://***@h/a//b"),
             ("ws://user:SE//CRET@h/", "ws://***@h/"),
             ("wss//user:SECRET@h", "***@h"),
@@ -307,7 +315,16 @@ class TestShowURI:
         assert "SECRET" not in repr(parse_uri("ws://user:SECRET@h/a?token=SECRET"))
         with pytest.raises(TypeError, match="a URI is a str, not bytes"):
             parse_uri(b"ws://user:SECRET@h")
-        for authority in ("user:SECRET", "SECRET@h", "user:SECRET@h"):
+        for uri in (
+            "ws://user:SECRET",
+            "ws://user:SECRET/x",
+            "wss://joe%40corp:SECRET",
+            "ws://a,b:SECRET:80",
+        ):
+            with pytest.raises(InvalidURI, match="no valid host and port") as caught:
+                parse_uri(uri)
+            assert "SECRET" not in str(caught.value)
+        for authority in ("user:SECRET", "SECRET@h", "user:SECRET@h", "joe%40corp:SECRET"):
             with pytest.raises(ValueError, match=r"is not a (port number|host)") as caught:
                 split_host(authority)
             assert "SECRET" not in str(caught.value)

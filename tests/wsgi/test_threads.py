@@ -184,7 +184,7 @@ def test_others_are_told_that_one_has_left() -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
-def test_pong_is_waited_for_in_any_thread(timeout: float | None) -> None:
+def test_pong_is_waited_for_in_any_thread(timeout: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room()
 
     def wait(pong: Any) -> Any:
@@ -205,6 +205,10 @@ def test_pong_is_waited_for_in_any_thread(timeout: float | None) -> None:
             waiting.join(PATIENCE)
             # And no hub was made for it, which nobody would destroy.
             assert results == [(pong.latency, None)]
+            # What is known does not have to be asked of a thread that may be busy.
+            with monkeypatch.context() as patch:
+                patch.setattr(ThreadedWebSocket, "_ask", None)
+                assert in_thread(lambda: wait(pong)) == (pong.latency, None)
             late = in_thread(lambda: ws.ping(b"q"))
             client.expect(0x89, b"q")
             assert isinstance(in_thread(lambda: late.wait(0.01)), PingTimeout)
