@@ -227,6 +227,8 @@ class Inflater:
         # RFC 7692 section 7.2.2: the window is that of the previous message, whichever blocks it was
         # made of. A peer whose compressor starts anew after BFINAL does not refer to it.
         self._cut_window()
+        # To what a peer must not refer any more zlib still finds its way while it is output of the same
+        # call. Such a peer is refused or understood, never read otherwise.
         self._stream = zlib.decompressobj(-self._window_bits, self._window)
         return self._stream
 
