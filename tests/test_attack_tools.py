@@ -19,6 +19,7 @@ import attack  # noqa: E402
 import attack_table  # noqa: E402
 import judge  # noqa: E402
 import target  # noqa: E402
+import witness  # noqa: E402
 
 del sys.path[:2]
 
@@ -120,6 +121,34 @@ class TestBars:
     )
     def test_above_one(self, facts: dict[str, float], why: str) -> None:
         assert self.judge(**facts) == [why]
+
+    def test_what_the_client_beside_costs_is_not_the_attack_s(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # A server that spends 30 ms of CPU time a second on that client, and 0.2 s on the attack.
+        clock = types.SimpleNamespace(now=100.0, attack=0.0)
+        sleep = types.SimpleNamespace(sleep=lambda seconds: setattr(clock, "now", clock.now + seconds))
+        monkeypatch.setattr(target, "gevent", sleep)
+        monkeypatch.setattr(target, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr(target.Target, "cpu", lambda self: clock.now * 0.03 + clock.attack)
+        for name in ("resident", "peak", "forget_peak"):
+            monkeypatch.setattr(target.Target, name, lambda self: 0)
+        busy = target.Target(target.KINDS["websockets"], 1, 1, beside=0.03)
+        with target.bill(busy) as cost:
+            clock.now += 2.0
+            clock.attack += 0.2
+        assert cost.cpu == pytest.approx(0.2)
+        # And it was calm at once, although it was never idle.
+        assert clock.now < 103
+
+    def test_pings_between_echoes_are_no_failure(self) -> None:
+        echo, ping = b"\x81\x03abc", b"\x89\x04ping"
+        for data, pings, rest in (
+            (echo, [], b""),
+            (echo + ping, [b"ping"], b""),
+            (ping + b"\x89\x00" + echo + ping[:1], [b"ping", b""], ping[:1]),
+            (echo + ping[:3], [], ping[:3]),
+        ):
+            assert witness.take_frames(data) == (echo, pings, rest)
+        assert witness.take_frames(echo[:4]) == (b"", [], echo[:4])
 
     def test_table(self) -> None:
         def row(name: str, wrong: list[str]) -> dict[str, object]:

@@ -71,11 +71,13 @@ def attempt(target: Target, attack: Attack, calm: float) -> Row:
 
 
 def calm_p99(target: Target) -> float:
-    """What the witness sees where nobody attacks."""
+    """What the witness sees where nobody attacks; and learn what it costs the server."""
     with Witness(target, 1, 100) as witness:
         while not witness.take()["count"]:
             time.sleep(0.02)
+        cpu, start = target.cpu(), time.monotonic()
         time.sleep(_CALM_SECONDS)
+        target.beside = (target.cpu() - cpu) / (time.monotonic() - start)
         return float(witness.take()["p99"])
 
 

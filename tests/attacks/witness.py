@@ -50,19 +50,19 @@ class Crowd:
             message = random.randbytes(15).hex().encode()
             sent, awaited = frame(0x81, message), bytes((0x81, len(message))) + message
             due = time.perf_counter() + random.random() * self._pause
+            data = b""
             while True:
                 gevent.sleep(max(0, due - time.perf_counter()))
                 start = time.perf_counter()
                 sock.sendall(sent)
-                data = b""
-                while len(data) < len(awaited):
+                echo = b""
+                while not echo:
                     data += sock.recv(4096) or _end(data)
-                    if data.startswith(b"\x89"):
-                        # A Ping without a payload, or with a short one.
-                        ping, data = data[: 2 + data[1]], data[2 + data[1] :]
-                        sock.sendall(frame(0x8A, ping[2:]))
-                if data != awaited:
-                    raise OSError(f"not an echo: {data!r}")
+                    echo, pings, data = take_frames(data)
+                    for payload in pings:
+                        sock.sendall(frame(0x8A, payload))
+                if echo != awaited:
+                    raise OSError(f"not an echo: {echo!r}")
                 self.times.append(time.perf_counter() - start)
                 due = max(due + self._pause, time.perf_counter())
         finally:
@@ -81,6 +81,22 @@ class Crowd:
             "failures": len(failures),
             "first": failures[:3],
         }
+
+
+def take_frames(data: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """Take apart what a server sends, all of it short frames.
+
+    Returns:
+        All frames but Pings, the payloads of Pings, and the beginning of a frame that is not whole.
+    """
+    others, pings = b"", []
+    while len(data) >= 2 and len(data) >= 2 + data[1]:
+        whole, data = data[: 2 + data[1]], data[2 + data[1] :]
+        if whole[0] == 0x89:
+            pings.append(whole[2:])
+        else:
+            others += whole
+    return others, pings, data
 
 
 def _end(data: bytes) -> bytes:
