@@ -38,7 +38,10 @@ class Pong:
         self.do: Callable[[Callable[[], float]], float] | None = None
 
     def __repr__(self) -> str:
-        state = "waiting" if self.latency is None else f"{self.latency:.6f} s"
+        if self.latency is not None:
+            state = f"{self.latency:.6f} s"
+        else:
+            state = "waiting" if self._error is None else "did not come"
         return f"<Pong {self.payload!r} {state}>"
 
     def wait(self, timeout: float | None = None) -> float:
@@ -68,8 +71,10 @@ class Pong:
             self._done.wait(timeout)
         if self.latency is not None:
             return self.latency
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        if error is not None:
+            # One for each who waits: a shared one would collect all of their tracebacks.
+            raise type(error)(*error.args) from error.__cause__
         raise PingTimeout(f"no pong within {timeout:g} seconds")
 
     def _receive(self) -> float:

@@ -10,6 +10,7 @@ from support import PATIENCE, opened, pong
 
 from geventws.exceptions import ConnectionClosedError, PingTimeout
 from geventws.pong import PongQueue
+from geventws.protocol.closing import Close
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -67,12 +68,23 @@ def test_the_end_reaches_all_that_wait() -> None:
     pongs = [queue.add(b"a") for _ in range(3)]
     waiting = [gevent.spawn(waiter.wait) for waiter in pongs]
     gevent.sleep(0)
-    error = ConnectionClosedError(detail="over")
+    assert repr(pongs[0]) == "<Pong b'a' waiting>"
+    error = ConnectionClosedError(None, Close(1011, "why"), None, "over")
     queue.end(error)
     gevent.joinall(waiting, PATIENCE)
-    assert [waiter.exception for waiter in waiting] == [error] * 3
-    with pytest.raises(ConnectionClosedError, match="over"):
-        pongs[0].wait()
+    told: list[Any] = [waiter.exception for waiter in waiting]
+    assert [type(one) for one in told] == [ConnectionClosedError] * 3
+    assert {str(one) for one in told} == {str(error)}
+    assert repr(pongs[0]) == "<Pong b'a' did not come>"
+    # Each has one of its own: a shared one would collect the tracebacks, and what they hold, of all.
+    assert len({id(one) for one in [error, *told]}) == 4
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(ConnectionClosedError, match="over") as caught:
+            pongs[0].wait()
+        depths.add(len(caught.traceback))
+        assert (caught.value.sent, caught.value.detail) == (Close(1011, "why"), "over")
+    assert len(depths) == 1
     assert queue.receive(b"a") is None
 
 
