@@ -80,11 +80,12 @@ def parse_proxy(text: str) -> Proxy:
     if not separator:
         scheme, rest = "http", text
     scheme = scheme.lower()
-    if scheme not in _PORTS:
+    authority, _, path = rest.partition("/")
+    # "http:/" is none either: that would be a host of this name.
+    if scheme not in _PORTS or (not separator and authority.endswith(":")):
         # What is no scheme may be a piece of a password.
         other = f", not {scheme}://" if scheme.replace("+", "").isalnum() else ""
         raise ValueError(f"a proxy is http://, socks5:// or socks5h://{other}")
-    authority, _, path = rest.partition("/")
     if "@" in path:
         # What was taken for the host may be a piece of a password.
         raise ValueError("a proxy has no valid host and port: write / and @ in a password as %2F and %40")
@@ -93,8 +94,13 @@ def parse_proxy(text: str) -> Proxy:
     if at:
         user, _, password = userinfo.partition(":")
         credentials = urllib.parse.unquote(user), urllib.parse.unquote(password)
+        try:
+            longest = max(len(part.encode()) for part in credentials)
+        except UnicodeEncodeError:
+            # An environment variable has other bytes as lone surrogates; the error would repeat it all.
+            raise ValueError("a proxy's user name and password are UTF-8: write other bytes as %XX") from None
         # RFC 7617 section 2, RFC 1929 section 2.
-        if ":" in credentials[0] or any(len(part.encode()) > 255 for part in credentials):
+        if ":" in credentials[0] or longest > 255:
             raise ValueError(
                 "a proxy's user name has no colon, and neither it nor the password more than 255 bytes"
             )

@@ -192,7 +192,7 @@ def _connect_arguments(options: argparse.Namespace) -> dict[str, Any]:
     for header in options.header:
         name, colon, value = header.partition(":")
         if not colon:
-            raise TerminalError(f"--header takes 'NAME: VALUE', not {header!r}")
+            raise TerminalError("--header takes 'NAME: VALUE', and this one has no colon")
         headers.append((name, value.strip(" \t")))
     arguments: dict[str, Any] = {
         "headers": headers,

@@ -36,7 +36,7 @@ from .headers import (
     parse_upgrade,
 )
 from .http import Request, Response, reason_phrase
-from .uri import URI, split_host
+from .uri import URI, show_uri, split_host
 
 __all__ = [
     "ClientHandshake",
@@ -222,7 +222,7 @@ def check_origin(
         allowed = origin.lower() in [listed.lower() for listed in origins]
     if not allowed:
         raise InvalidOrigin(
-            f"origin {origin!r} is not allowed for host {request.host!r}: "
+            f"origin {show_uri(origin)!r} is not allowed for host {request.host!r}: "
             "list it in origins=[...], or allow any with origins=None",
             "Origin",
             origin,

@@ -64,7 +64,13 @@ def check_field(name: str, value: str) -> None:
     if not isinstance(value, str):
         raise TypeError(f"the value of header field {name} is a str, not {type(value).__name__}")
     if not is_token(name):
-        raise ValueError(f"{name!r} is not the name of a header field (RFC 9110 section 5.6.2)")
+        # A value that stands in the name's place, or behind it, is nothing for a log.
+        shown = name
+        for mark in ":= \t":
+            shown = shown.partition(mark)[0]
+        if shown != name:
+            shown += "..."
+        raise ValueError(f"{shown!r} is not the name of a header field (RFC 9110 section 5.6.2)")
     # The value may be secret, and stands in no message.
     try:
         encoded = value.encode("latin-1")

@@ -23,9 +23,14 @@ _REG_NAME = b"-._~!$&'()*+;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP
 # the checks are done, is percent-encoded.
 _PATH_SAFE = "!$%&'()*+,-./:;=?@_~[]|^`{}\"<>\\"
 
+_PORT = re.compile("[0-9]{1,5}")
 
-# RFC 3986 section 3.1, and without the colon where only what stands behind it was asked for.
-_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//")
+# For what is shown of a URI, good or not. In front of an authority: a scheme, or what stands in its place.
+_SCHEME = re.compile(r"(?:[^:/@\[]*:)?/+")
+# A path has no authority in front, nor has that of a Unix socket.
+_IS_PATH = re.compile(r"/(?!/)(?!.*://)|ws\+unix:(?://)?/(?!/)", re.IGNORECASE | re.ASCII | re.DOTALL)
+# A host; and a port and the beginning of the path, if nothing else stands behind it.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]*(?:%\w*)?\]|[^:/]*)((?::[0-9]{0,5})?(?:/|\Z))?")
 
 
 def split_host(authority: str) -> tuple[str, int | None]:
@@ -49,20 +54,25 @@ def _split_host(authority: str) -> tuple[str, int | None]:
         # A zone ("%eth0") means something on one machine only.
         if not bracket or "%" in host or (rest and rest[0] != ":"):
             raise ValueError(f"{show_uri(authority)!r} is not a host with an optional port")
-        host = str(ipaddress.IPv6Address(host))
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise ValueError("what stands in brackets is not an IPv6 address") from None
         port = rest[1:]
     else:
+        if authority.count(":") > 1:
+            raise ValueError("it has more than one colon; an IPv6 address stands in brackets")
         host, _, port = authority.partition(":")
         if host == "" or not host.isascii() or host.encode("ascii").translate(None, _REG_NAME):
             raise ValueError(f"{show_uri(authority)!r} is not a host with an optional port")
         host = host.lower()
     if port == "":
         return host, None
-    # isdigit() alone takes the digits of other scripts, int() signs and underscores.
-    if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
-        # It may be a password that has no host behind it.
-        shown = repr(port) if port.isdigit() and len(port) <= 5 else "what stands behind the colon"
-        raise ValueError(f"{shown} is not a port number")
+    if not _PORT.fullmatch(port):
+        # Not repeated: it may be a password that has no host behind it.
+        raise ValueError("what stands behind the colon is not a port number")
+    if int(port) > 65535:
+        raise ValueError(f"{port} is not a port number, which is 65535 at most")
     return host, int(port)
 
 
@@ -129,21 +139,20 @@ def show_uri(uri: str) -> str:
     mark = re.search("[?#]", uri)
     shown, hidden = (uri, "") if mark is None else (uri[: mark.start()], uri[mark.start() :])
     # A path, and that of a Unix socket, have no credentials in front.
-    is_path = shown.startswith("/") and not shown.startswith("//") and "://" not in shown
-    if not is_path and not shown.lower().startswith("ws+unix:"):
+    if not _IS_PATH.match(shown):
         scheme = _SCHEME.match(shown)
         start = scheme[0] if scheme else ""
         rest = shown[len(start) :]
         _, at, behind = rest.rpartition("@")
-        host, colon, port = rest.partition("/")[0].partition(":")
         if "@" in hidden and (at or ":" in rest):
             # Perhaps a password in which that mark should have been encoded.
             shown = f"{start}***"
-        elif at:
-            shown = f"{start}***@{behind}"
-        elif colon and not host.startswith("[") and not re.fullmatch("[0-9]{0,5}", port):
-            # Perhaps a user name and a password that have no host behind them.
-            shown = f"{start}{host}:***"
+        else:
+            host = _HOST.match(behind)
+            if host is not None and host[2] is None:
+                # Perhaps a password that has no host behind it.
+                behind = f"{host[1]}:***"
+            shown = f"{start}***@{behind}" if at else f"{start}{behind}"
     return f"{shown}{hidden[0]}..." if hidden else shown
 
 

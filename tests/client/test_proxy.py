@@ -294,6 +294,10 @@ class TestParse:
             "http://a:secret",
             "http://a:secret:80",
             "http://a%40b:secret",
+            "http://a:secret\udcff@h",
+            "http:/a:secret",
+            "http://[a:secret]",
+            "http://a@b:secret",
             "http://h:0",
         ],
     )

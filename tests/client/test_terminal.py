@@ -369,7 +369,8 @@ class TestErrors:
         [
             (["http://example.com"], "URI 'http://example.com' does not begin with ws://"),
             (["ws://[::1/"], "no valid host"),
-            (["ws://127.0.0.1:1/", "--header", "novalue"], "--header takes 'NAME: VALUE'"),
+            (["ws://127.0.0.1:1/", "--header", "Cookie=SECRET"], "--header takes 'NAME: VALUE'"),
+            (["ws://joe@example.com:SECRET"], "'ws://***@example.com:***' has no valid host and port"),
             (["ws://127.0.0.1:1/", "--header", "A: b\r\nC: d"], "control characters"),
             (["ws://127.0.0.1:1/", "--subprotocol", "a b"], "not a token"),
             (

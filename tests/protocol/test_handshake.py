@@ -996,6 +996,8 @@ class TestWords:
             "list it in origins=[...], or allow any with origins=None"
         )
         assert (caught.value.name, caught.value.value) == ("Origin", "http://evil")
+        with pytest.raises(InvalidOrigin, match="origin 'http://\\*\\*\\*@evil' is not allowed"):
+            check_origin(make(("Origin", "http://user:SECRET@evil")))
 
     def test_of_a_subprotocol_that_is_named_twice(self):
         name = "Sec-WebSocket-Protocol"

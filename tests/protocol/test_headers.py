@@ -86,6 +86,12 @@ class TestCheckField:
         with pytest.raises(ValueError, match="not the name of a header field"):
             check_field(name, "x")
 
+    @pytest.mark.parametrize("name", ["Authorization: SECRET", "Cookie=SECRET", "Cookie SECRET", "X\tSECRET"])
+    def test_value_in_the_name(self, name):
+        with pytest.raises(ValueError, match=r"'\w+\.\.\.' is not the name of a header field") as caught:
+            check_field(name, "x")
+        assert "SECRET" not in str(caught.value)
+
     @pytest.mark.parametrize(
         ("name", "value"), [(b"a", "b"), ("a", b"b"), ("a", 1), (None, "b"), ("a", None)]
     )

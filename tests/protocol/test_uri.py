@@ -295,7 +295,20 @@ class TestShowURI:
             ("ws://user:20240131/", "ws://user:***"),
             ("ws://[::1]:80/a", "ws://[::1]:80/a"),
             ("ws://h:/a", "ws://h:/a"),
-            ("/ws://user:SECRET@h/", "***@h/"),
+            ("/ws://user:SECRET@h/", "/***@h/"),
+            ("ws://joe@corp.example:SECRET", "ws://***@corp.example:***"),
+            ("ws://u@x:SECRET/a?b", "ws://***@x:***?..."),
+            ("ws:/user:SECRET", "ws:/user:***"),
+            ("ws:///user:SECRET/", "ws:///user:***"),
+            (" ws://user:SECRET", " ws://user:***"),
+            ("1ws://user:SECRET", "1ws://user:***"),
+            ("ws+unix://user:SECRET@h/x", "ws+unix://***@h/x"),
+            ("ws+unix:///a:b@c/s:/d", "ws+unix:///a:b@c/s:/d"),
+            ("ws://[::1]:SECRET/", "ws://[::1]:***"),
+            ("ws://[user:SECRET]/", "ws://[user:***"),
+            ("ws://[fe80::1%eth0]:80/a", "ws://[fe80::1%eth0]:80/a"),
+            ("ws://h:\uff11\uff12/", "ws://h:***"),
+            ("ws://h:99999/a:b", "ws://h:99999/a:b"),
             ("w\u017f+unix:user:SECRET@h", "***@h"),
             ("https://user:SECRET@h/a//b", "https://***@h/a//b"),
             ("ws://user:SE//CRET@h/", "ws://***@h/"),
@@ -328,3 +341,19 @@ class TestShowURI:
             with pytest.raises(ValueError, match=r"is not a (port number|host)") as caught:
                 split_host(authority)
             assert "SECRET" not in str(caught.value)
+        with pytest.raises(ValueError, match="in brackets is not an IPv6 address") as caught:
+            split_host("[user:SECRET]")
+        assert "SECRET" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("uri", "told"),
+        [
+            ("ws://::1:8080/", "more than one colon; an IPv6 address stands in brackets"),
+            ("ws://fe80::1/", "more than one colon; an IPv6 address stands in brackets"),
+            ("ws://h:65536/", "'ws://h:65536/' has no valid host and port: 65536 is not a port number"),
+            ("ws://h:8O80/", "what stands behind the colon is not a port number"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, uri, told):
+        with pytest.raises(InvalidURI, match=re.escape(told)):
+            parse_uri(uri)
