@@ -260,4 +260,8 @@ def _to_ascii(authority: str) -> str:
     if len(authority) > 253 + len(":65535"):
         raise ValueError("it is longer than 253 characters")
     host, colon, port = authority.partition(":")
-    return host.encode("idna").decode("ascii") + colon + port
+    name = host.encode("idna")
+    # It drops characters, and knows some for a colon or a bracket: others would read another host or port.
+    if name.translate(None, _REG_NAME):
+        raise ValueError("IDNA makes no host name of what is not ASCII")
+    return name.decode("ascii") + colon + port
