@@ -168,7 +168,12 @@ def _fragments_and_pings(target: Target) -> Outcome:
     return pour(target, parts, {1009, 1008})
 
 
-@attack("T-FRAG4", "fragments of 64 KiB without end, 128 MiB")
+@attack(
+    "T-FRAG4",
+    "fragments of 64 KiB without end, 128 MiB",
+    # Up to its limit a server may hold them.
+    memory=lambda target: max(4 * MIB, limit_of(target) + MIB),
+)
 def _endless_fragments(target: Target) -> Outcome:
     parts = itertools.chain([frame(0x02)], chunks(frame(0x00, bytes(65536)), 128 * MIB))
     return pour(target, parts, {1009})
