@@ -149,6 +149,9 @@ class TestBars:
         ):
             assert witness.take_frames(data) == (echo, pings, rest)
         assert witness.take_frames(echo[:4]) == (b"", [], echo[:4])
+        for other in (b"\x81\x7e\x00\x80", b"\x81\x83abcd"):
+            with pytest.raises(OSError, match="not an echo"):
+                witness.take_frames(other)
 
     def test_table(self) -> None:
         def row(name: str, wrong: list[str]) -> dict[str, object]:

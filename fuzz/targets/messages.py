@@ -8,6 +8,7 @@ wsproto and websockets read the frames too, wherever zlib as they use it can (se
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from opinions import of_ours, of_wsproto
@@ -71,8 +72,8 @@ def _options(data: bytes) -> tuple[dict[str, Any], dict[str, Any], int | None]:
     return {"client": bool(one & 1), "max_message_size": limit}, negotiated, limit
 
 
-def _same(whole: Any, cut: Any, window_bits: int | None) -> bool:
-    """Whether two ways to cut gave the same; `window_bits` is what the peer may use."""
+def _same(whole: Any, cut: Any, meant: Callable[[], Any]) -> bool:
+    """Whether two ways to cut gave the same; `meant` gives what is there if every window is the largest."""
     if whole == cut:
         return True
     # A compressed text that breaks two rules, both of them 1007: it is not UTF-8, and further on it is not
@@ -82,23 +83,31 @@ def _same(whole: Any, cut: Any, window_bits: int | None) -> bool:
         return True
     # What a peer's compressor must not refer to any more zlib still finds in what the same call of it has
     # yielded, and refuses where the call was another. It never reads it otherwise.
-    return window_bits not in (None, 15) and (_is_too_far(whole, cut) or _is_too_far(cut, whole))
+    refused, other = (whole, cut) if len(whole[0]) <= len(cut[0]) and _is_too_far(whole) else (cut, whole)
+    if not _is_too_far(refused):
+        return False
+    seen, understood, right = _messages(refused), _messages(other), _messages(meant())
+    if other[5] is None and len(understood) != len(right):
+        return False
+    return seen == understood[: len(seen)] and understood == right[: len(understood)]
 
 
-def _is_too_far(refused: Any, other: Any) -> bool:
-    """Whether one was refused for a reference behind its window, and saw what the other did until then."""
-    events, error = refused[0], refused[5]
-    seen = len(events) - 1
-    return bool(error) and "invalid distance too far back" in error[2] and events[:seen] == other[0][:seen]
+def _is_too_far(seen: Any) -> bool:
+    return bool(seen[5]) and "invalid distance too far back" in seen[5][2]
 
 
-def _peer_window_bits(options: dict[str, Any], negotiated: dict[str, Any]) -> int | None:
-    bits: int | None = negotiated[f"{'server' if options['client'] else 'client'}_max_window_bits"]
-    return bits
+def _messages(seen: Any) -> list[Any]:
+    """What came, without how it ended."""
+    return [event for event in seen[0] if not isinstance(event, int)]
 
 
 def _see(build: Any, pieces: list[bytes], options: dict[str, Any], negotiated: dict[str, Any]) -> Any:
     return observe(build, pieces, True, deflate=build.deflate.DeflateParameters(**negotiated), **options)
+
+
+def _see_meant(build: Any, stream: bytes, options: dict[str, Any], negotiated: dict[str, Any]) -> Any:
+    largest = dict.fromkeys(("server_max_window_bits", "client_max_window_bits"))
+    return _see(build, [stream], options, negotiated | largest)
 
 
 def _kind(seen: Any) -> Any:
@@ -121,7 +130,7 @@ def quick(data: bytes) -> Any:
     # Cut, it takes several times as long.
     if not len(data) & 3:
         cut = _see(UNDER_TEST, pieces_of(stream, data[0] >> 3), options, negotiated)
-        assert _same(whole, cut, _peer_window_bits(options, negotiated)), (whole, cut)
+        assert _same(whole, cut, lambda: _see_meant(UNDER_TEST, stream, options, negotiated)), (whole, cut)
     return _kind(whole)
 
 
@@ -137,7 +146,7 @@ def check(data: bytes) -> None:
         assert _see(build, [stream], options, negotiated) == first
     ours, other = (_see(build, pieces, options, negotiated) for build in BUILDS)
     assert ours == other
-    assert _same(first, ours, _peer_window_bits(options, negotiated)), (first, ours)
+    assert _same(first, ours, lambda: _see_meant(UNDER_TEST, stream, options, negotiated)), (first, ours)
     for event in first[0]:
         if isinstance(event, tuple):
             message, size = event

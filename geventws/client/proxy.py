@@ -82,9 +82,9 @@ def parse_proxy(text: str) -> Proxy:
     scheme = scheme.lower()
     authority, _, path = rest.partition("/")
     # "http:/" is none either: that would be a host of this name.
-    if scheme not in _PORTS or (not separator and authority.endswith(":")):
+    if scheme not in _PORTS or (not separator and authority.lower().removesuffix(":") in _PORTS):
         # What is no scheme may be a piece of a password.
-        other = f", not {scheme}://" if scheme.replace("+", "").isalnum() else ""
+        other = f", not {scheme}://" if separator and scheme.replace("+", "").isalnum() else ""
         raise ValueError(f"a proxy is http://, socks5:// or socks5h://{other}")
     if "@" in path:
         # What was taken for the host may be a piece of a password.

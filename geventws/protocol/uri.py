@@ -121,7 +121,7 @@ def parse_uri(uri: str) -> URI:
     Args:
         uri: "ws://host[:port][/path][?query]", "wss://..." or
             "ws+unix:/path/to/socket[:/path][?query]". Other scripts are encoded: the host as
-            IDNA, path and query as percent-encoded UTF-8.
+            IDNA (RFC 3490), path and query as percent-encoded UTF-8.
 
     Raises:
         InvalidURI: with what is wrong.
@@ -196,6 +196,9 @@ def _parse_tcp(uri: str, secure: bool, rest: str) -> URI:
     # RFC 3986 section 3.2: the authority ends with the next "/" or "?".
     end = min((position for position in (rest.find("/"), rest.find("?")) if position >= 0), default=len(rest))
     authority, resource = rest[:end], rest[end:]
+    if "\\" in authority:
+        # RFC 3986 has none; to browsers it is a "/", which ends the host.
+        raise InvalidURI(f"URI {show_uri(uri)!r} has a backslash in front of its path", uri)
     userinfo: tuple[str, str] | None = None
     if "@" in authority:
         user, _, authority = authority.partition("@")
@@ -261,7 +264,8 @@ def _to_ascii(authority: str) -> str:
         raise ValueError("it is longer than 253 characters")
     host, colon, port = authority.partition(":")
     name = host.encode("idna")
-    # It drops characters, and knows some for a colon or a bracket: others would read another host or port.
-    if name.translate(None, _REG_NAME):
+    # It drops characters, and knows some for a colon, a bracket or several dots: others would read another
+    # host or port. RFC 3490 section 3.1 has the four dots.
+    if name.translate(None, _REG_NAME) or name.count(b".") != len(re.findall("[.\u3002\uff0e\uff61]", host)):
         raise ValueError("IDNA makes no host name of what is not ASCII")
     return name.decode("ascii") + colon + port

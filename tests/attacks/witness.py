@@ -88,9 +88,16 @@ def take_frames(data: bytes) -> tuple[bytes, list[bytes], bytes]:
 
     Returns:
         All frames but Pings, the payloads of Pings, and the beginning of a frame that is not whole.
+
+    Raises:
+        OSError: for one that is not short, or masked: it is no echo.
     """
     others, pings = b"", []
-    while len(data) >= 2 and len(data) >= 2 + data[1]:
+    while len(data) >= 2:
+        if data[1] > 125:
+            raise OSError(f"not an echo: {data[:100]!r}")
+        if len(data) < 2 + data[1]:
+            break
         whole, data = data[: 2 + data[1]], data[2 + data[1] :]
         if whole[0] == 0x89:
             pings.append(whole[2:])

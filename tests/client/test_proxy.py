@@ -306,6 +306,14 @@ class TestParse:
             parse_proxy(text)
         assert "secret" not in str(caught.value)
 
+    @pytest.mark.parametrize("text", ["h:", "h:/", "http://h:", "HTTP://h:/"])
+    def test_empty_port(self, text: str) -> None:
+        assert parse_proxy(text) == Proxy("http", "h", 80)
+
+    def test_what_has_no_slashes(self) -> None:
+        with pytest.raises(ValueError, match=r"^a proxy is http://, socks5:// or socks5h://$"):
+            parse_proxy("http:/h:3128")
+
     def test_password_is_not_shown(self) -> None:
         proxy = parse_proxy("socks5://user:secret@h")
         assert "secret" not in f"{proxy} {proxy!r}"
