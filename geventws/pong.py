@@ -74,7 +74,7 @@ class Pong:
         error = self._error
         if error is not None:
             # One for each who waits: a shared one would collect all of their tracebacks.
-            raise type(error)(*error.args) from error.__cause__
+            raise type(error)(*error.args)
         raise PingTimeout(f"no pong within {timeout:g} seconds")
 
     def _receive(self) -> float:

@@ -139,7 +139,7 @@ class TestBars:
         # And it was calm at once, although it was never idle.
         assert clock.now < 103
 
-    def test_pings_between_echoes_are_no_failure(self) -> None:
+    def test_what_comes_beside_an_attack_is_taken_apart(self) -> None:
         echo, ping = b"\x81\x03abc", b"\x89\x04ping"
         for data, pings, rest in (
             (echo, [], b""),

@@ -81,8 +81,8 @@ def parse_proxy(text: str) -> Proxy:
         scheme, rest = "http", text
     scheme = scheme.lower()
     authority, _, path = rest.partition("/")
-    # "http:/" is none either: that would be a host of this name.
-    if scheme not in _PORTS or (not separator and authority.lower().removesuffix(":") in _PORTS):
+    # "http:/h" is none either: that would be a host called "http", and something behind it.
+    if scheme not in _PORTS or (not separator and path and authority.endswith(":")):
         # What is no scheme may be a piece of a password.
         other = f", not {scheme}://" if separator and scheme.replace("+", "").isalnum() else ""
         raise ValueError(f"a proxy is http://, socks5:// or socks5h://{other}")

@@ -198,7 +198,9 @@ def _parse_tcp(uri: str, secure: bool, rest: str) -> URI:
     authority, resource = rest[:end], rest[end:]
     if "\\" in authority:
         # RFC 3986 has none; to browsers it is a "/", which ends the host.
-        raise InvalidURI(f"URI {show_uri(uri)!r} has a backslash in front of its path", uri)
+        raise InvalidURI(
+            f"URI {show_uri(uri)!r} has a backslash in front of its path: write \\ in a password as %5C", uri
+        )
     userinfo: tuple[str, str] | None = None
     if "@" in authority:
         user, _, authority = authority.partition("@")

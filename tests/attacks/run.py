@@ -64,9 +64,7 @@ def attempt(target: Target, attack: Attack, calm: float) -> Row:
         outcome = attack.run(target)
         return Row(attack, outcome, attack.judge(target, outcome))
     with Witness(target, 1, 100) as witness:
-        until = time.monotonic() + 10
-        while not witness.take()["count"] and time.monotonic() < until:
-            time.sleep(0.02)
+        witness.wait_served()
         outcome = attack.run(target)
         seen = witness.take()
     outcome.p99, outcome.calm, outcome.cut = seen["p99"], calm, seen["failures"]
@@ -76,8 +74,7 @@ def attempt(target: Target, attack: Attack, calm: float) -> Row:
 def calm_p99(target: Target) -> float:
     """What the witness sees where nobody attacks; and learn what it costs the server."""
     with Witness(target, 1, 100) as witness:
-        while not witness.take()["count"]:
-            time.sleep(0.02)
+        witness.wait_served()
         rates = []
         for _ in range(_CALM_PIECES):
             cpu, start = target.cpu(), time.monotonic()

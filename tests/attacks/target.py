@@ -171,6 +171,18 @@ class Witness:
             stdout=subprocess.PIPE,
         )
 
+    def wait_served(self, seconds: float = 10.0) -> None:
+        """Wait for the first echo.
+
+        Raises:
+            TimeoutError: if none came.
+        """
+        until = time.monotonic() + seconds
+        while not self.take()["count"]:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the well-behaved client was not served within {seconds:g} s")
+            time.sleep(0.02)
+
     def take(self) -> dict[str, Any]:
         """What they have seen since the last time."""
         self._popen.stdin.write(b"\n")

@@ -306,13 +306,17 @@ class TestParse:
             parse_proxy(text)
         assert "secret" not in str(caught.value)
 
+    def test_host_that_is_called_like_a_scheme(self) -> None:
+        assert parse_proxy("http") == Proxy("http", "http", 80)
+
     @pytest.mark.parametrize("text", ["h:", "h:/", "http://h:", "HTTP://h:/"])
     def test_empty_port(self, text: str) -> None:
         assert parse_proxy(text) == Proxy("http", "h", 80)
 
-    def test_what_has_no_slashes(self) -> None:
+    @pytest.mark.parametrize("text", ["http:/h:3128", "https:/h:3128", "socks4:/h", "u:p@http:/h"])
+    def test_one_slash_too_few(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"^a proxy is http://, socks5:// or socks5h://$"):
-            parse_proxy("http:/h:3128")
+            parse_proxy(text)
 
     def test_password_is_not_shown(self) -> None:
         proxy = parse_proxy("socks5://user:secret@h")
